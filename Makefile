@@ -1,0 +1,66 @@
+# Everything happens in .venv; `make help` lists the targets.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# A clone that was moved needs a new editable install, so the place is part of the stamp's name.
+PLACE := $(shell pwd | cksum | cut -d' ' -f1)
+RUN_READY := $(VENV)/.ready-run-$(PLACE)
+TEST_READY := $(VENV)/.ready-test-$(PLACE)
+
+# Values reach the shell as quoted variables, so that spaces in them are safe.
+export DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT
+TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DATA_PATH") \
+	$(if $(RECIPE),--recipe "$$RECIPE") $(if $(TRIALS),--trials "$$TRIALS") \
+	$(if $(EPOCHS),--epochs "$$EPOCHS") $(if $(BATCH),--batch-size "$$BATCH") \
+	$(if $(LR),--learning-rate "$$LR") $(if $(OBJECTIVE),--objective "$$OBJECTIVE") \
+	$(if $(SEED),--seed "$$SEED") $(if $(OUT),--out "$$OUT") $(if $(OVERWRITE),--overwrite)
+
+.PHONY: help tune test test-all lint types check wheel-test clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s'|' 2>/dev/null || grep '##' Makefile
+	@echo "  make tune takes DATA RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT DATA_PATH OVERWRITE=1, such as"
+	@echo "  make tune DATA=wine TRIALS=24 EPOCHS=30 BATCH=32 SEED=1 OUT=runs/wine"
+
+tune: $(RUN_READY)  ## random search over the learning rate; results in runs/tune
+	@$(BIN)/python -m keras_practice.tuning $(TUNE_OPTIONS)
+
+test: $(TEST_READY)  ## the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(TEST_READY)  ## all tests, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: $(TEST_READY)  ## ruff: lint and format
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types: $(TEST_READY)  ## mypy, strict
+	@mkdir -p build/typing/keras_practice
+	@for room in data recipes callbacks checks tuning; do \
+		ln -sfn ../../../$$room build/typing/keras_practice/$$room; done
+	$(BIN)/python -m mypy -p keras_practice.data -p keras_practice.recipes -p keras_practice.callbacks \
+		-p keras_practice.checks -p keras_practice.tuning
+
+check: lint types test  ## lint, types and the fast tests
+
+wheel-test: $(RUN_READY)  ## build the wheel and try it in a fresh environment elsewhere
+	PYTHON="$(PYTHON)" sh tests/wheel_smoke.sh
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.10 to 3.13 is needed (TensorFlow has no builds for others). Got `python3 --version 2>&1`." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_READY): setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(TEST_READY): setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,dev]"
+	@touch $(RUN_READY) $@

@@ -1,0 +1,28 @@
+"""Training a model for a look, and giving it back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+
+@contextmanager
+def borrowed(model: keras.Model, inputs: Any) -> Iterator[keras.Model]:
+    """Lends a model's variables: weights, batch-norm statistics and random seeds are put back.
+
+    A model that waits for its first batch is built, as `fit` would build it. The
+    optimiser and the compiled metrics are not lent; a borrower brings its own.
+    """
+    if not model.built:
+        model(inputs, training=False)
+    variables = model.variables  # Those of seed generators included; metrics' are not among them.
+    before = [np.array(variable.numpy()) for variable in variables]
+    try:
+        yield model
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)

@@ -1,0 +1,22 @@
+"""What a user of the installed wheel does first; run from a folder that is not the repository."""
+
+import keras
+
+from keras_practice import callbacks, checks, data, recipes, tuning
+
+iris = data.load("iris")
+model = recipes.compile_for(recipes.mlp(iris.input_shape, iris.task), iris.task)
+checks.initial_loss(model, iris.train.x, iris.train.y).raise_if_failed()
+model.fit(
+    iris.train.batches(16),
+    validation_data=iris.val.batches(16),
+    epochs=2,
+    shuffle=False,
+    verbose=0,
+    callbacks=callbacks.standard(iris.val),
+)
+model.save("iris.keras")
+assert keras.models.load_model("iris.keras").predict(iris.test.x, verbose=0).shape == (30, 3)
+assert tuning.RandomSearch.__module__ == "keras_practice.tuning.search"
+assert "site-packages" in (tuning.__file__ or ""), tuning.__file__
+print("library: ok")

@@ -1,0 +1,157 @@
+"""Random search that knows which scores go up."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import keras_tuner
+from keras_tuner.engine.trial import Trial
+
+from keras_practice.callbacks import direction
+from keras_practice.data.files import replacing
+from keras_practice.tuning.oracle import RandomOracle, derive_seed
+
+
+class RandomSearch(keras_tuner.Tuner):
+    """`keras_tuner.RandomSearch` with the right direction, exact repeats and safe resumption.
+
+    It takes the same arguments and any `build(hp)`, and differs in this:
+
+    - The objective's direction comes from the metric. KerasTuner calls the worst
+      trial the best for `val_f1_score` and others that go up; here a score whose
+      direction is not known is an error.
+    - Each trial has a seed of its own, which follows from the search's seed and
+      the trial's number, so that a trial repeats alone and a resumed search
+      equals an undisturbed one (on a CPU; GPU kernels may add in any order).
+    - A search that is killed at any moment resumes: finished trials are kept and
+      the running one is run again.
+    - The best epoch's scores of a trial are in `trial.metrics`, with `best_epoch`
+      (from 1) and `seconds`.
+
+    Args:
+        hypermodel: A function `build(hp)` that returns a compiled model, or a
+            `keras_tuner.HyperModel`.
+        objective: Name of a score in the epoch's logs, a `keras_tuner.Objective`
+            or a list of these. Defaults to `None`, as in KerasTuner: `run_trial`
+            or `HyperModel.fit` returns one number to minimise.
+        max_trials: Number of trials. Defaults to `10`.
+        seed: Fixes the trials. Defaults to `None`, chosen at random.
+        hyperparameters, tune_new_entries, allow_new_entries, max_retries_per_trial,
+            max_consecutive_failed_trials: As in `keras_tuner.RandomSearch`.
+        **kwargs: As in `keras_tuner.Tuner`: `directory`, `project_name`,
+            `overwrite`, `executions_per_trial` and others.
+
+    Raises:
+        ValueError: If the objective's direction is unknown, or contradicts what
+            is known of the score, or `max_trials` is not positive.
+
+    Source:
+        A25; Bergstra and Bengio 2012, "Random search for hyper-parameter optimization".
+    """
+
+    def __init__(
+        self,
+        hypermodel: Callable[[keras_tuner.HyperParameters], keras.Model]
+        | keras_tuner.HyperModel
+        | None = None,
+        objective: Any = None,
+        max_trials: int = 10,
+        seed: int | None = None,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
+        tune_new_entries: bool = True,
+        allow_new_entries: bool = True,
+        max_retries_per_trial: int = 0,
+        max_consecutive_failed_trials: int = 3,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
+            raise ValueError(f"max_trials must be a positive integer. Got {max_trials!r}.")
+        self.seed = seed
+        oracle = RandomOracle(
+            objective=_resolve(objective, hypermodel, hyperparameters),
+            max_trials=max_trials,
+            # KerasTuner takes a seed of 0 for none.
+            seed=None if seed is None else 1 + derive_seed("search", seed),
+            hyperparameters=hyperparameters,
+            tune_new_entries=tune_new_entries,
+            allow_new_entries=allow_new_entries,
+            max_retries_per_trial=max_retries_per_trial,
+            max_consecutive_failed_trials=max_consecutive_failed_trials,
+        )
+        # KerasTuner prints a line when it reloads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().__init__(oracle, hypermodel, **kwargs)
+
+    def trial_seed(self, trial: Trial) -> int:
+        """The seed of everything random in one trial."""
+        return derive_seed(self.oracle.seed, trial.trial_id)
+
+    def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
+        """Trains one trial from its own seed; arguments are those of `fit`."""
+        start = time.perf_counter()
+        keras.utils.set_random_seed(self.trial_seed(trial))
+        results = super().run_trial(trial, *args, **kwargs)
+        if not all(isinstance(result, keras.callbacks.History) for result in results):
+            return results
+        best = [_best_epoch(result, self.oracle.objective) for result in results]
+        shared = set(best[0]).intersection(*best)
+        means = {
+            name: math.fsum(scores[name] for scores in best) / len(best) for name in best[0] if name in shared
+        }
+        return {**means, "seconds": time.perf_counter() - start}
+
+    def save(self) -> None:
+        """Saves the search's state."""
+        self.oracle.save()
+        with replacing(self._get_tuner_fname()) as beside:
+            super(keras_tuner.engine.base_tuner.BaseTuner, self).save(str(beside))
+
+
+def _best_epoch(history: keras.callbacks.History, objective: keras_tuner.Objective) -> dict[str, float]:
+    """The logs of the epoch with the best objective, and that objective, under their names."""
+    lengths = {len(values) for values in history.history.values()}
+    best: dict[str, float] = {}
+    for epoch in range(min(lengths, default=0)):
+        logs = {name: float(values[epoch]) for name, values in history.history.items()}
+        if not objective.has_value(logs):
+            raise ValueError(f"The objective must be in the epoch's logs. Got {', '.join(logs)}.")
+        value = float(objective.get_value(logs))
+        if not best or objective.better_than(value, best[objective.name]) or math.isnan(best[objective.name]):
+            best = {**logs, objective.name: value, "best_epoch": float(epoch + 1)}
+    if not best:
+        raise ValueError("A trial must train for at least one epoch. Got an empty history.")
+    return best
+
+
+def _resolve(objective: Any, hypermodel: Any, hyperparameters: keras_tuner.HyperParameters | None) -> Any:
+    """The objective with its direction, looked up in the model that is tuned."""
+    if objective is None:
+        return None
+    if isinstance(objective, (list, tuple)):
+        return [_resolve(one, hypermodel, hyperparameters) for one in objective]
+    stated = objective.direction if isinstance(objective, keras_tuner.Objective) else None
+    name = objective.name if isinstance(objective, keras_tuner.Objective) else objective
+    if not isinstance(name, str):
+        raise ValueError(
+            f"objective must be the name of a score or a keras_tuner.Objective. Got {objective!r}."
+        )
+    build = getattr(hypermodel, "build", hypermodel)
+    model = None
+    if build is not None:
+        hp = hyperparameters.copy() if hyperparameters else keras_tuner.HyperParameters()
+        model = build(hp)
+    try:
+        known = direction(name, model if isinstance(model, keras.Model) else None)
+    except ValueError:
+        if stated is None:
+            raise
+        known = stated
+    if stated not in (None, known):
+        raise ValueError(f"{name} is better {'high' if known == 'max' else 'low'}. Got direction {stated!r}.")
+    return keras_tuner.Objective(name, known)
