@@ -58,7 +58,7 @@ def scores(
         return {
             "mae": float(np.mean(np.abs(y - predictions))),
             "rmse": float(np.sqrt(np.mean((y - predictions) ** 2))),
-            "r2": float(sklearn_metrics.r2_score(y, predictions)) if len(y) > 1 else float("nan"),
+            "r2": _r2(y, predictions),
         }
     truth, decided, membership, probabilities = _decide(y, predictions, task, threshold)
     precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
@@ -71,6 +71,13 @@ def scores(
         "recall": float(recall),
         "auc": _auc(membership, probabilities),
     }
+
+
+def _r2(y: Array, predictions: Array) -> float:
+    if len(y) < 2:
+        return float("nan")
+    # Weighted, so that a pixel that is always black does not count as one that is learned.
+    return float(sklearn_metrics.r2_score(y, predictions, multioutput="variance_weighted"))
 
 
 def _labels(task: Task) -> list[int] | None:

@@ -47,14 +47,14 @@ def load(
     """Loads a data set, split and scaled.
 
     `digits iris wine breast_cancer diabetes` come with scikit-learn; `hastie`
-    (12,000 samples, 10 features), `xor` (four noisy corners) and `spirals` (three
-    arms) are made from `seed`. `mnist fashion_mnist cifar10` are downloaded by
-    Keras, or read from `path`, and keep the test set that they come with. A name
-    that ends in `.npz` is a file of your own, with arrays `x` and `y`, or
-    `x_train y_train x_test y_test`.
+    (12,000 samples, 10 features), `xor` (four noisy corners), `spirals` (three
+    arms) and `waves` (sequences of 48 steps) are made from `seed`. `mnist
+    fashion_mnist cifar10` are downloaded by Keras, or read from `path`, and keep
+    the test set that they come with. A name that ends in `.npz` is a file of your
+    own, with arrays `x` and `y`, or `x_train y_train x_test y_test`.
 
-    Images have shape `(height, width, channels)` and values in [0, 1]; other
-    features are standardised.
+    Images have shape `(height, width, channels)` and values in [0, 1]; sequences
+    have shape `(steps, channels)`; other features are standardised.
 
     Args:
         name: One of `names()`, or the path of an `.npz` file.
@@ -176,6 +176,19 @@ def spirals(seed: int) -> _Raw:
     angle = 2 * np.pi * (arm / arms + radius) + rng.normal(scale=0.15, size=radius.shape)
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return _Raw(x, arm, Task.multiclass(arms, ("first", "second", "third")), feature_names=("x", "y"))
+
+
+@_OFFLINE.register
+def waves(seed: int) -> _Raw:
+    """1,200 noisy waves of 48 steps with unknown pitch, phase and loudness: sine, square or sawtooth."""
+    rng = np.random.default_rng(seed)
+    shape = np.arange(1_200) % 3
+    pitch, phase, loudness = (rng.uniform(low, high, (1_200, 1)) for low, high in ((2, 5), (0, 1), (0.5, 2)))
+    turns = (pitch * np.arange(48) / 48 + phase) % 1
+    sine = np.sin(2 * np.pi * turns)
+    wave = np.choose(shape[:, None], [sine, np.sign(sine), 2 * turns - 1])
+    x = loudness * wave + rng.normal(scale=0.2, size=wave.shape)
+    return _Raw(x[..., None], shape, Task.multiclass(3, ("sine", "square", "sawtooth")), "none")
 
 
 def _keras_images(name: str, path: str | Path | None) -> _Raw:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -170,6 +170,29 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(int(n) for n in self.train.x.shape[1:])
+
+    def rebuilding_input(self) -> Dataset:
+        """The same samples with the input itself as the target, as an autoencoder learns them.
+
+        Returns:
+            A data set whose task is the regression of the input's last axis.
+
+        Source:
+            A18.
+        """
+        task = Task.regression(self.input_shape[-1])
+
+        def rebuild(split: Split) -> Split:
+            return Split(split.x, split.x, task, split.role)
+
+        return replace(
+            self,
+            train=rebuild(self.train),
+            val=rebuild(self.val),
+            test=rebuild(self.test),
+            task=task,
+            target_scaling=self.scaling,
+        )
 
     def __repr__(self) -> str:
         return (

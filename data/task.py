@@ -18,6 +18,7 @@ class Task:
 
     Labels `y` have shape `(samples,)` or `(samples, 1)`, except one-hot and
     multilabel ones and regression with several outputs, `(samples, outputs)`.
+    More axes in between, such as steps or pixels, count as more samples.
 
     Attributes:
         kind: `"regression"`, `"binary"`, `"multiclass"` or `"multilabel"`.
@@ -195,10 +196,12 @@ def _label_array(labels: Any) -> np.ndarray[Any, Any]:
             f"Labels must be numbers; sklearn.preprocessing.LabelEncoder turns names into them. "
             f"Got dtype {y.dtype}."
         )
-    if y.ndim not in (1, 2) or y.size == 0:
-        raise ValueError(f"Labels must have shape (samples,) or (samples, outputs). Got {y.shape}.")
+    if y.ndim == 0 or y.size == 0:
+        raise ValueError(f"Labels must have shape (samples,) or (samples, ..., outputs). Got {y.shape}.")
     if not np.all(np.isfinite(y)):
         raise ValueError(f"Labels must be finite. Got {int(np.sum(~np.isfinite(y)))} NaN or infinite values.")
+    if y.ndim > 2:  # Steps or pixels are as many samples more.
+        y = y.reshape(-1, y.shape[-1])
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_practice.data import Task
 from keras_practice.recipes.optimizers import optimizer as optimizer_by_name
@@ -61,7 +63,11 @@ def compile_for(
         loss: Any Keras loss. Defaults to `None`, the one that suits the task.
         metrics: A list of Keras metrics. Defaults to `None`, accuracy, or mean
             absolute error for regression.
-        **compile_options: More arguments of `keras.Model.compile`.
+        **compile_options: More arguments of `keras.Model.compile`. Where
+            `steps_per_execution` is not among them, a net so small that Keras
+            takes longer to call a step than to compute it gets 32: the result is
+            the same, the time a third to a half, and callbacks see every 32nd
+            batch. Others get 1.
 
     Returns:
         The model.
@@ -85,6 +91,8 @@ def compile_for(
             )
     else:
         optimizer = optimizer_by_name(optimizer, learning_rate, clipnorm=clipnorm)
+    if not compile_options.get("run_eagerly"):
+        compile_options.setdefault("steps_per_execution", _steps_per_execution(model))
     model.compile(
         optimizer=optimizer,
         loss=loss_for(task) if loss is None else loss,
@@ -94,3 +102,34 @@ def compile_for(
     # Otherwise Keras makes the optimiser's variables in the first step, which is then traced twice.
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+# A step at batch 32 is then under 0.2 GFLOP, a few milliseconds on two cores; a GPU does 100 times that.
+_SMALL = {"CPU": 1e6, "GPU": 1e8}
+
+
+def _steps_per_execution(model: keras.Model) -> int:
+    """32 for a net whose steps are too short to be called one by one from Python, else 1."""
+    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    return 32 if _multiplications(model) < _SMALL[device] else 1
+
+
+def _multiplications(model: keras.Model) -> float:
+    """Multiplications of weights and inputs for one sample, where a variable length counts as 1,000."""
+    total = 0.0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += _multiplications(layer)
+        elif layer.weights and not isinstance(layer, keras.layers.Embedding):
+            # Each weight serves every position of the input: pixels, steps, or a single one.
+            positions = math.prod(size or 1_000 for size in _input_shape(layer)[1:-1])
+            total += positions * sum(math.prod(weight.shape) for weight in layer.trainable_weights)
+    return total
+
+
+def _input_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+    try:
+        tensors = keras.tree.flatten(layer.input)
+    except (AttributeError, ValueError):  # Called more than once, or inside a subclassed model.
+        return ()
+    return tuple(tensors[0].shape)

@@ -53,13 +53,7 @@ def linear(
     input_shape = check_input_shape(input_shape)
     regularization = Regularization(l1, l2, max_norm)
     inputs, x = _flat_input(input_shape)
-    model = keras.Model(inputs, head(x, task), name=name)
-    # The output layer has no penalty in any other model, and so `head` takes none.
-    layer = model.get_layer("output_dense")
-    options = regularization.kernel_options(axis=0)
-    layer.kernel_regularizer = layer.kernel.regularizer = options.get("kernel_regularizer")
-    layer.kernel_constraint = layer.kernel.constraint = options.get("kernel_constraint")
-    return model
+    return keras.Model(inputs, head(x, task, regularization=regularization), name=name)
 
 
 @recipe

@@ -59,7 +59,8 @@ class Regularization:
         """Keyword arguments for the layer whose output is the block's activation."""
         if not self.activity_l1:
             return {}
-        return {"activity_regularizer": keras.regularizers.L1(self.activity_l1)}
+        # A float16 penalty cannot be added to a float32 loss.
+        return {"activity_regularizer": keras.regularizers.L1(self.activity_l1), "dtype": "float32"}
 
 
 NONE = Regularization()

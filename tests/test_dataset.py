@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras_practice import data
 from keras_practice.data import Scaling, Task
 
-OFFLINE = ("digits", "iris", "wine", "breast_cancer", "diabetes", "hastie", "xor", "spirals")
+OFFLINE = ("digits", "iris", "wine", "breast_cancer", "diabetes", "hastie", "xor", "spirals", "waves")
 
 
 def rows(split):

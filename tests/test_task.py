@@ -18,6 +18,7 @@ from keras_practice.data import Task
         ([[1, 1, 0], [0, 1, 0]], Task.multilabel(3, class_frequencies=(0.5, 1.0, 0.0))),
         ([0.5, 1.5, 2.0], Task.regression()),
         ([[0.5, 1.5], [2.0, 1.0]], Task.regression(2)),
+        ([[[0.5, 1.5], [2.0, 1.0]]], Task.regression(2)),
     ],
 )
 def test_infer_reads_the_task_off_the_labels(labels, expected):
@@ -28,7 +29,7 @@ def test_infer_reads_the_task_off_the_labels(labels, expected):
     ("labels", "kind", "message"),
     [
         ([], None, "must have shape"),
-        ([[[1]]], None, "must have shape"),
+        (3, None, "must have shape"),
         ([0.0, float("nan")], None, "must be finite"),
         (["a", "b"], None, "must be numbers"),
         ([0, 0, 0], None, "at least two classes"),

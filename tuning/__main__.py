@@ -63,7 +63,8 @@ def _range(text: str) -> tuple[float, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m keras_practice.tuning",
-        description="Random search over the learning rate of a recipe, evenly in its logarithm.",
+        description="Random search over the learning rate of a recipe, evenly in its logarithm, and over "
+        "the recipe's own space.",
         epilog="OUT holds trials.csv, best.keras, best.json, search.png and TensorBoard logs. The same "
         "command with the same OUT resumes where it was stopped. Exit code: 0 done, 1 every trial "
         "failed, 2 wrong input, 130 interrupted, 143 terminated.",
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         default=_DEFAULTS.data,
-        help="data set: digits, iris, wine, breast_cancer, diabetes, hastie, xor, spirals, mnist, "
+        help="data set: digits, iris, wine, breast_cancer, diabetes, hastie, xor, spirals, waves, mnist, "
         "fashion_mnist, cifar10, or an .npz file with arrays x and y (default: %(default)s)",
     )
     parser.add_argument(

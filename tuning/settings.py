@@ -16,7 +16,7 @@ class Settings:
         recipe: Name of a recipe. Defaults to `"mlp"`.
         trials: Number of trials, at least 1. Defaults to `16`.
         epochs: Most epochs a trial, at least 1; a trial stops after five without
-            improvement. Defaults to `10`.
+            improvement. Defaults to `8`.
         batch_size: Samples a batch. Defaults to `64`.
         learning_rate: Lowest and highest learning rate; its logarithm is drawn
             evenly. Defaults to `(1e-5, 1e-1)`.
@@ -36,7 +36,7 @@ class Settings:
     data: str = "digits"
     recipe: str = "mlp"
     trials: int = 16
-    epochs: int = 10
+    epochs: int = 8
     batch_size: int = 64
     learning_rate: tuple[float, float] = (1e-5, 1e-1)
     objective: str | None = None

@@ -27,6 +27,7 @@ from keras_practice.tuning.figures import search_figure
 from keras_practice.tuning.results import TrialRow, rows_of, write_csv
 from keras_practice.tuning.search import RandomSearch
 from keras_practice.tuning.settings import Settings
+from keras_practice.tuning.spaces import builder_arguments, dataset_for
 
 _OURS = ("settings.json", "trials.csv", "best.keras", "best.json", "search.png", "search", "tensorboard")
 
@@ -41,7 +42,7 @@ class InputError(Exception):
 
 @dataclass(frozen=True)
 class _RecipeModel(keras_tuner.HyperModel):
-    """A recipe on a data set, tuned over its learning rate."""
+    """A recipe on a data set, tuned over its learning rate and its own space."""
 
     dataset: data.Dataset
     settings: Settings
@@ -49,7 +50,8 @@ class _RecipeModel(keras_tuner.HyperModel):
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         low, high = self.settings.learning_rate
-        model = recipes.get(self.settings.recipe)(self.dataset.input_shape, self.dataset.task)
+        arguments = builder_arguments(self.settings.recipe, hp)
+        model = recipes.get(self.settings.recipe)(self.dataset.input_shape, self.dataset.task, **arguments)
         rate = hp.Float("learning_rate", low, high, sampling="log")
         return recipes.compile_for(model, self.dataset.task, learning_rate=rate)
 
@@ -109,6 +111,7 @@ def tune(settings: Settings, out: str | Path, *, overwrite: bool = False) -> boo
     try:
         recipes.get(settings.recipe)
         dataset = data.load(settings.data, seed=settings.seed, path=settings.data_path)
+        dataset = dataset_for(settings.recipe, dataset)
         objective = settings.objective or ("val_f1" if dataset.task.is_classification else "val_loss")
         direction(objective)
         model = _RecipeModel(dataset, settings, objective)
