@@ -17,7 +17,7 @@ TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DA
 	$(if $(LR),--learning-rate "$$LR") $(if $(OBJECTIVE),--objective "$$OBJECTIVE") \
 	$(if $(SEED),--seed "$$SEED") $(if $(OUT),--out "$$OUT") $(if $(OVERWRITE),--overwrite)
 
-.PHONY: help tune test test-all lint types check wheel-test clean
+.PHONY: help tune test test-slow lint types check wheel-test clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,10 +29,10 @@ tune: $(RUN_READY)  ## random search over the learning rate; results in runs/tun
 	@$(BIN)/python -m keras_practice.tuning $(TUNE_OPTIONS)
 
 test: $(TEST_READY)  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
-test-all: $(TEST_READY)  ## all tests, the slow ones too
-	$(BIN)/python -m pytest
+test-slow: $(TEST_READY)  ## the slow tests
+	$(BIN)/python -m pytest -n auto -m slow
 
 lint: $(TEST_READY)  ## ruff: lint and format
 	$(BIN)/python -m ruff check .

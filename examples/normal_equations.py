@@ -19,7 +19,7 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     model = recipes.linear(diabetes.input_shape, diabetes.task)
     # The largest curvature sets the largest step; full batches, since the minimum is wanted exactly.
-    step = 1.9 / np.linalg.eigvalsh(2 * design.T @ design / len(x)).max()
+    step = 1 / np.linalg.eigvalsh(2 * design.T @ design / len(x)).max()
     descent = recipes.optimizer("sgd", float(step), momentum=0.9, nesterov=True)
     recipes.compile_for(model, diabetes.task, descent, steps_per_execution=50)
     model.fit(np.tile(x, (50, 1)), np.tile(y, 50), batch_size=len(x), epochs=60, shuffle=False, verbose=0)

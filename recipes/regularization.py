@@ -18,7 +18,9 @@ class Regularization:
         max_norm: Largest Euclidean norm of the weights into one unit, `> 0`.
             Defaults to `None`, no limit.
         activity_l1: Factor of the L1 penalty on the block's activations, `>= 0`,
-            which makes representations sparse. Defaults to `0.0`.
+            which makes representations sparse. Keras takes its mean over the
+            batch; the versions that Python 3.10 can have take the sum. Defaults
+            to `0.0`.
 
     Raises:
         ValueError: If a factor is negative or `max_norm` is not positive.

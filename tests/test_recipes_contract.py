@@ -127,10 +127,7 @@ def test_it_trains_under_mixed_precision(recipe, shape, task, arguments, mixed_p
     assert np.all(np.isfinite(outputs))
 
 
-def says_why_xla_cannot(recipe):
-    return "XLA" in inspect.getdoc(recipes.get(recipe))
-
-
+@pytest.mark.slow
 @every_case
 def test_its_step_compiles_under_xla(recipe, shape, task, arguments):
     model = build(recipe, shape, task, arguments, jit_compile=True)

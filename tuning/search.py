@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import keras_tuner
+import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from keras_practice.callbacks import direction
@@ -92,6 +95,11 @@ class RandomSearch(keras_tuner.Tuner):
         """The seed of everything random in one trial."""
         return derive_seed(self.oracle.seed, trial.trial_id)
 
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Runs the trials that are left; arguments are those of `fit`."""
+        with _one_model_after_another():
+            super().search(*args, **kwargs)
+
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains one trial from its own seed; arguments are those of `fit`."""
         start = time.perf_counter()
@@ -111,6 +119,28 @@ class RandomSearch(keras_tuner.Tuner):
         self.oracle.save()
         with replacing(self._get_tuner_fname()) as beside:
             super(keras_tuner.engine.base_tuner.BaseTuner, self).save(str(beside))
+
+
+@contextlib.contextmanager
+def _one_model_after_another() -> Iterator[None]:
+    """Suits a program that builds, traces and forgets a model in every trial.
+
+    What is imported stays out of the garbage collections that KerasTuner runs
+    each time, and TensorFlow does not warn of every model's first step.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(is_news)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        logger.removeFilter(is_news)
 
 
 def _best_epoch(history: keras.callbacks.History, objective: keras_tuner.Objective) -> dict[str, float]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -123,7 +120,7 @@ def tune(settings: Settings, out: str | Path, *, overwrite: bool = False) -> boo
     display = Display(settings, objective)
     display.start(dataset)
     try:
-        with warnings.catch_warnings(), _collected_quickly(), display:
+        with warnings.catch_warnings(), display:
             # Keras loads weights before it has the optimiser's variables, which are not needed.
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             search = _open_search(display, out, model)
@@ -152,17 +149,6 @@ def tune(settings: Settings, out: str | Path, *, overwrite: bool = False) -> boo
 
 class _UnreadableError(Exception):
     """An earlier run whose files cannot be read."""
-
-
-@contextmanager
-def _collected_quickly() -> Iterator[None]:
-    """Keeps what is imported out of the garbage collections that KerasTuner runs in every trial."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _open_search(display: Display, out: Path, model: _RecipeModel) -> _ShownSearch:
