@@ -28,6 +28,9 @@ class F1Score(keras.metrics.Metric):
     a softmax or several sigmoids `(batch, classes)`. More axes in between, such
     as time steps, count as more samples.
 
+    A model that was compiled with it loads after `import keras_practice.callbacks`,
+    or with `compile=False`.
+
     Args:
         task: What is predicted. Defaults to `None`: read off the shapes, and
             where every label row so far had exactly one 1, off the argmax of the

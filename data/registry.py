@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -29,7 +29,6 @@ class Registry(Generic[T]):
 
     def register(self, function: T) -> T:
         """Decorator that adds a function under its own name."""
-        assert isinstance(function, Callable)  # type: ignore[arg-type]
         return self.add(function.__name__, function)  # type: ignore[attr-defined]
 
     def names(self) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import keras
 
-from keras_practice.data import Registry
+from keras_practice.data import Registry, Task
 
 Builder = Callable[..., keras.Model]
 B = TypeVar("B", bound=Builder)
@@ -16,9 +17,19 @@ _RECIPES: Registry[Builder] = Registry("recipe")
 
 
 def recipe(builder: B) -> B:
-    """Decorator that lists a builder `(input_shape, task, ..., name=...)` as a recipe."""
-    _RECIPES.add(builder.__name__, builder)
-    return builder
+    """Decorator that lists a builder `(input_shape, task, ..., name=...)` as a recipe.
+
+    Whatever else a builder checks, `task` must be a `Task` before it starts.
+    """
+
+    @functools.wraps(builder)
+    def checked(input_shape: Any, task: Any, *args: Any, **kwargs: Any) -> keras.Model:
+        if not isinstance(task, Task):
+            raise ValueError(f"task must be a data.Task, such as Task.infer(y). Got {task!r}.")
+        return builder(input_shape, task, *args, **kwargs)
+
+    _RECIPES.add(builder.__name__, checked)
+    return cast(B, checked)
 
 
 def names() -> tuple[str, ...]:

@@ -74,6 +74,38 @@ def labels(task, rng, count):
     return rng.integers(0, task.num_classes, size=count)
 
 
+@pytest.fixture
+def mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+TASKS = {"kind": THREE, "size": Task.regression(2)}
+
+
+def build_multi_task(**compile_options):
+    keras.utils.set_random_seed(0)
+    trunk = recipes.mlp((5,), THREE, units=(6,))
+    return recipes.compile_multi_task(recipes.multi_task(trunk, TASKS), TASKS, **compile_options)
+
+
+def multi_task_samples(count=7):
+    x, kinds = samples((5,), THREE, count)
+    return x, {"kind": kinds, "size": samples((5,), TASKS["size"], count)[1]}
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_multi_task_keeps_the_same_promises(jit, mixed_precision):
+    """It takes a trunk and tasks instead of a shape and a task, and so is not in the table."""
+    model = build_multi_task(jit_compile=jit)
+    x, y = multi_task_samples()
+    history = model.fit(x, y, batch_size=4, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+    assert {output.dtype for output in model.predict(x, verbose=0).values()} == {np.dtype("float32")}
+
+
 def test_every_recipe_is_covered():
     assert {case[0] for case in CASES.values()} == set(recipes.names())
 
@@ -108,14 +140,6 @@ def test_it_loads_alone_and_says_the_same(recipe, shape, task, arguments, tmp_pa
     loaded.fit(x, y, batch_size=4, verbose=0)
 
 
-@pytest.fixture
-def mixed_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy(before)
-
-
 @every_case
 def test_it_trains_under_mixed_precision(recipe, shape, task, arguments, mixed_precision):
     model = build(recipe, shape, task, arguments)
@@ -143,7 +167,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import sys
 sys.path.insert(0, {tests!r})
-from test_recipes_contract import CASES, HEAVY, build, samples
+from test_recipes_contract import CASES, HEAVY, build, build_multi_task, multi_task_samples, samples
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 for name, case in CASES.items():
@@ -155,6 +179,12 @@ for name, case in CASES.items():
     loss = model.fit(x, y, batch_size=4, verbose=0).history["loss"][0]
     assert np.isfinite(loss), name
     print(name)
+if not {heavy}:
+    with strategy.scope():
+        model = build_multi_task()
+    x, y = multi_task_samples(8)
+    assert np.isfinite(model.fit(x, y, batch_size=4, verbose=0).history["loss"][0])
+    print("multi_task")
 """
 
 
@@ -164,7 +194,8 @@ def test_it_trains_on_two_devices(heavy):
     program = STRATEGY.format(tests=str(__import__("pathlib").Path(__file__).parent), heavy=heavy)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == [name for name in CASES if (name in HEAVY) == heavy]
+    expected = [name for name in CASES if (name in HEAVY) == heavy]
+    assert done.stdout.split() == expected + ([] if heavy else ["multi_task"])
 
 
 @pytest.mark.parametrize("recipe", [name for name in recipes.names() if name != "autoencoder"])
@@ -203,6 +234,7 @@ def test_penalties_never_touch_biases_or_norms(recipe):
 
 
 BAD = {
+    "task": ["binary", None, 3],
     "input_shape": [(), (0,), "4", (5, -1)],
     "units": [(), (0,), (4, -1), "8"],
     "filters": [(), (0,), "8"],

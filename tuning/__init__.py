@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_practice.tuning.search import RandomSearch
     from keras_practice.tuning.settings import Settings
-    from keras_practice.tuning.study import tune
+    from keras_practice.tuning.study import InputError, tune
 
-__all__ = ["RandomSearch", "Settings", "tune"]
+__all__ = ["InputError", "RandomSearch", "Settings", "tune"]
 
-_HOMES = {"RandomSearch": "search", "Settings": "settings", "tune": "study"}
+_HOMES = {"RandomSearch": "search", "Settings": "settings", "tune": "study", "InputError": "study"}
 
 
 def __getattr__(name: str) -> Any:
