@@ -26,9 +26,10 @@ def scores(
     """Scores of predictions on a whole set, by scikit-learn.
 
     Args:
-        y: Labels, `(samples,)`, `(samples, 1)` or `(samples, outputs)`.
-        predictions: The model's outputs, `(samples, outputs)`: probabilities, or
-            numbers for regression.
+        y: Labels, `(samples,)`, `(samples, 1)` or `(samples, outputs)`; steps or
+            pixels in between count as more samples.
+        predictions: The model's outputs, `(samples, ..., outputs)`: probabilities,
+            or numbers for regression.
         task: What is predicted.
         average: How classes are averaged, as in `F1Score`, without `None`.
             Defaults to `"macro"`.
@@ -44,8 +45,8 @@ def scores(
     Source:
         A40.
     """
-    y, predictions = np.asarray(y), np.asarray(predictions, dtype=np.float64)
-    predictions = predictions.reshape(len(y), -1)
+    predictions = np.asarray(predictions, dtype=np.float64).reshape(-1, task.outputs)
+    y = np.asarray(y).reshape(len(predictions), -1)
     if not np.all(np.isfinite(predictions)):
         names = (
             ("accuracy", "f1", "precision", "recall", "auc")
@@ -54,7 +55,6 @@ def scores(
         )
         return dict.fromkeys(names, float("nan"))
     if not task.is_classification:
-        y = y.reshape(len(y), -1)
         return {
             "mae": float(np.mean(np.abs(y - predictions))),
             "rmse": float(np.sqrt(np.mean((y - predictions) ** 2))),
@@ -87,7 +87,6 @@ def _labels(task: Task) -> list[int] | None:
 def _decide(y: Array, p: Array, task: Task, threshold: float) -> tuple[Array, Array, Array, Array]:
     """Truth and decision as scikit-learn takes them, then class membership and probability by column."""
     if task.kind == "multilabel":
-        y = y.reshape(len(y), -1)
         return y.astype(int), (p > threshold).astype(int), y == 1, p
     truth = task.class_indices(y)
     if task.kind == "binary":

@@ -66,6 +66,12 @@ def test_multilabel_scores_equal_scikit_learn():
     assert got["accuracy"] == pytest.approx(np.mean(y == (p > 0.5)))
 
 
+def test_an_output_at_every_step_counts_each_step():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 3, size=(6, 5)), rng.dirichlet(np.ones(3), size=(6, 5))
+    assert scores(y, p, Task.multiclass(3)) == scores(y.ravel(), p.reshape(-1, 3), Task.multiclass(3))
+
+
 def test_classes_that_do_not_occur():
     p = np.eye(3)[[0, 1, 1]]
     got = scores(np.array([0, 1, 1]), p, Task.multiclass(3))
