@@ -235,3 +235,17 @@ def test_compiling_changes_nothing_about_training():
         ends.append(model.get_weights())
     for one, other in zip(*ends, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_small_nets_run_many_steps_a_call_and_others_one():
+    def steps(recipe, shape, **arguments):
+        task = Task.multiclass(10)
+        return recipes.compile_for(recipes.get(recipe)(shape, task, **arguments), task).steps_per_execution
+
+    assert steps("mlp", (8, 8, 1)) == 32
+    assert steps("linear", (8,)) == 32
+    assert steps("convnet", (32, 32, 3)) == 1
+    assert steps("rnn", (None, 64)) == 1
+    task = Task.binary()
+    assert recipes.compile_for(recipes.mlp((4,), task), task, steps_per_execution=3).steps_per_execution == 3
+    assert recipes.compile_for(recipes.mlp((4,), task), task, run_eagerly=True).steps_per_execution == 1
