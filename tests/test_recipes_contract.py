@@ -197,11 +197,10 @@ def test_it_trains_on_two_devices(heavy):
     assert done.stdout.split() == expected + ([] if heavy else ["multi_task"])
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipes.names() if name != "autoencoder"])
+# An autoencoder's task is its input; googlenet takes seconds to build, and its head is that of the others.
+@pytest.mark.parametrize("recipe", sorted(set(recipes.names()) - {"autoencoder", "googlenet"}))
 @pytest.mark.parametrize("task", [Task.regression(2), Task.binary(), Task.multilabel(3)], ids=str)
 def test_it_has_an_output_for_every_kind_of_task(recipe, task):
-    if recipe == "googlenet":
-        pytest.skip("its head is that of the others, and it takes seconds to build")
     _, shape, _, arguments = next(case for case in CASES.values() if case[0] == recipe)
     model = recipes.get(recipe)(shape, task, **arguments)
     assert model.output_shape == (None, task.outputs)
