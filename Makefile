@@ -10,14 +10,14 @@ RUN_READY := $(VENV)/.ready-run-$(PLACE)
 TEST_READY := $(VENV)/.ready-test-$(PLACE)
 
 # Values reach the shell as quoted variables, so that spaces in them are safe.
-export DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT
+export LOGS PORT DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT
 TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DATA_PATH") \
 	$(if $(RECIPE),--recipe "$$RECIPE") $(if $(TRIALS),--trials "$$TRIALS") \
 	$(if $(EPOCHS),--epochs "$$EPOCHS") $(if $(BATCH),--batch-size "$$BATCH") \
 	$(if $(LR),--learning-rate "$$LR") $(if $(OBJECTIVE),--objective "$$OBJECTIVE") \
 	$(if $(SEED),--seed "$$SEED") $(if $(OUT),--out "$$OUT") $(if $(OVERWRITE),--overwrite)
 
-.PHONY: help tune test test-slow lint types check wheel-test clean
+.PHONY: help tune tensorboard test test-slow lint types check wheel-test clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,9 @@ help:  ## list the targets
 
 tune: $(RUN_READY)  ## random search over the learning rate; results in runs/tune
 	@$(BIN)/python -m keras_practice.tuning $(TUNE_OPTIONS)
+
+tensorboard: $(RUN_READY)  ## TensorBoard over the folder LOGS (default: runs), for this machine alone
+	@$(BIN)/python -m tensorboard.main --logdir "$${LOGS:-runs}" --host 127.0.0.1 --port "$${PORT:-6006}"
 
 test: $(TEST_READY)  ## the fast tests
 	$(BIN)/python -m pytest -n auto -m "not slow"

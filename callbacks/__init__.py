@@ -1,9 +1,33 @@
-"""What is watched: metrics, validation scores, stopping, and the standard set."""
+"""What is watched: scores, what goes on inside, stopping, crash safety, the report, and the standard set."""
 
 from keras_practice.callbacks.direction import direction
+from keras_practice.callbacks.environment import environment
+from keras_practice.callbacks.explosion import StopOnExplosion
 from keras_practice.callbacks.f1 import F1Score
-from keras_practice.callbacks.scores import ValidationScores, scores
+from keras_practice.callbacks.monitor import TrainingMonitor
+from keras_practice.callbacks.panels import Line, Panel
+from keras_practice.callbacks.report import LiveReport
+from keras_practice.callbacks.resuming import resumable
+from keras_practice.callbacks.scores import confusion_matrix, scores
 from keras_practice.callbacks.standard import standard
-from keras_practice.callbacks.stopping import best_weights
+from keras_practice.callbacks.stopping import StopOnTarget, TimeBudget, best_weights
+from keras_practice.callbacks.validation_scores import ValidationScores
 
-__all__ = ["F1Score", "ValidationScores", "best_weights", "direction", "scores", "standard"]
+__all__ = [
+    "F1Score",
+    "Line",
+    "LiveReport",
+    "Panel",
+    "StopOnExplosion",
+    "StopOnTarget",
+    "TimeBudget",
+    "TrainingMonitor",
+    "ValidationScores",
+    "best_weights",
+    "confusion_matrix",
+    "direction",
+    "environment",
+    "resumable",
+    "scores",
+    "standard",
+]

@@ -1,29 +1,35 @@
-"""Scores of a whole validation set, in the logs of every epoch."""
+"""Scores of predictions on a whole set, exact and fast enough for every epoch."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from scipy.stats import rankdata
-from sklearn import metrics as sklearn_metrics
 
-from keras_practice.callbacks.f1 import AVERAGES, Average
-from keras_practice.data import Split, Task
+from keras_practice.callbacks.f1 import Average
+from keras_practice.data import Task
 
 Array = np.ndarray[Any, Any]
 
-_PREDICT_BATCH = 256
+CLASS_SCORES = ("accuracy", "f1", "precision", "recall", "auc", "coverage", "coverage_accuracy")
+REGRESSION_SCORES = ("mae", "rmse", "r2")
 
 
 def scores(
-    y: Any, predictions: Any, task: Task, *, average: Average = "macro", threshold: float = 0.5
-) -> dict[str, float]:
-    """Scores of predictions on a whole set, by scikit-learn.
+    y: Any,
+    predictions: Any,
+    task: Task,
+    *,
+    average: Average = "macro",
+    threshold: float | Sequence[float] = 0.5,
+    confidence: float = 0.9,
+) -> dict[str, Any]:
+    """Scores of predictions on a whole set, equal to scikit-learn's.
+
+    A class that neither occurs nor is predicted counts as 0, as with
+    scikit-learn's `labels=range(num_classes), zero_division=0`.
 
     Args:
         y: Labels, `(samples,)`, `(samples, 1)` or `(samples, outputs)`; steps or
@@ -31,198 +37,182 @@ def scores(
         predictions: The model's outputs, `(samples, ..., outputs)`: probabilities,
             or numbers for regression.
         task: What is predicted.
-        average: How classes are averaged, as in `F1Score`, without `None`.
-            Defaults to `"macro"`.
-        threshold: Probability above which a sigmoid says yes. Defaults to `0.5`.
+        average: How classes are averaged in `f1`, `precision` and `recall`, as in
+            `F1Score`; with `None` these and `auc` are arrays of one number a
+            class, `(num_classes,)`. Defaults to `"macro"`.
+        threshold: Probability above which a sigmoid says yes: one, or one for
+            each label. Defaults to `0.5`.
+        confidence: Probability of the decision from which a sample is covered.
+            Defaults to `0.9`.
 
     Returns:
         For classes: `accuracy` (for several labels, the share of single decisions
-        that are right), `f1`, `precision`, `recall` and `auc` (area under the ROC
+        that are right), `f1`, `precision`, `recall`, `auc` (area under the ROC
         curve, one class against the rest, mean over the classes of which `y` has
-        both members and others). For regression: `mae`, `rmse` and `r2`. All are
-        NaN where a prediction is not finite.
+        both members and others), `coverage` (share of the samples, or single
+        decisions, that are predicted with at least `confidence`) and
+        `coverage_accuracy` (accuracy on that share, NaN where it is empty). For
+        regression: `mae`, `rmse` and `r2`. All are NaN where a prediction is not
+        finite.
 
     Source:
-        A40.
+        A40; Goodfellow, Bengio and Courville 2016, section 11.1 (coverage).
     """
     predictions = np.asarray(predictions, dtype=np.float64).reshape(-1, task.outputs)
     y = np.asarray(y).reshape(len(predictions), -1)
     if not np.all(np.isfinite(predictions)):
-        names = (
-            ("accuracy", "f1", "precision", "recall", "auc")
-            if task.is_classification
-            else ("mae", "rmse", "r2")
-        )
-        return dict.fromkeys(names, float("nan"))
+        return _undefined(task, average)
     if not task.is_classification:
         return {
             "mae": float(np.mean(np.abs(y - predictions))),
             "rmse": float(np.sqrt(np.mean((y - predictions) ** 2))),
             "r2": _r2(y, predictions),
         }
-    truth, decided, membership, probabilities = _decide(y, predictions, task, threshold)
-    precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
-        truth, decided, average=average, labels=_labels(task), zero_division=0
-    )
+    truth, decided, certainty = _decide(y, predictions, task, threshold)
+    right, sure = truth == decided, certainty >= confidence
+    members = truth[:, None] == np.arange(task.num_classes) if truth.ndim == 1 else truth == 1
+    chosen = decided[:, None] == np.arange(task.num_classes) if truth.ndim == 1 else decided == 1
+    hits, guesses, actual = (part.sum(axis=0).astype(float) for part in (members & chosen, chosen, members))
+    precision, recall, f1 = _precision_recall_f1(hits, guesses, actual, average)
+    # The ROC curve of "no" is that of "yes" read backwards.
+    ranked = members[:, 1:] if task.kind == "binary" else members
+    areas = np.broadcast_to(_areas(ranked, predictions), task.num_classes)
     return {
-        "accuracy": float(np.mean(truth == decided)),
-        "f1": float(f1),
-        "precision": float(precision),
-        "recall": float(recall),
-        "auc": _auc(membership, probabilities),
+        "accuracy": float(right.mean()),
+        "f1": f1,
+        "precision": precision,
+        "recall": recall,
+        "auc": areas if average is None else _mean_of_defined(areas),
+        "coverage": float(sure.mean()),
+        "coverage_accuracy": float(right[sure].mean()) if sure.any() else float("nan"),
     }
 
 
-def _r2(y: Array, predictions: Array) -> float:
-    if len(y) < 2:
-        return float("nan")
-    # Weighted, so that a pixel that is always black does not count as one that is learned.
-    return float(sklearn_metrics.r2_score(y, predictions, multioutput="variance_weighted"))
-
-
-def _labels(task: Task) -> list[int] | None:
-    return None if task.kind == "multilabel" else list(range(task.num_classes))
-
-
-def _decide(y: Array, p: Array, task: Task, threshold: float) -> tuple[Array, Array, Array, Array]:
-    """Truth and decision as scikit-learn takes them, then class membership and probability by column."""
-    if task.kind == "multilabel":
-        return y.astype(int), (p > threshold).astype(int), y == 1, p
-    truth = task.class_indices(y)
-    if task.kind == "binary":
-        return truth, (p[:, 0] > threshold).astype(int), truth[:, None] == 1, p
-    return truth, p.argmax(axis=1), truth[:, None] == np.arange(task.num_classes), p
-
-
-def _auc(membership: Array, probabilities: Array) -> float:
-    """Mean area under the ROC curve over columns: the share of pairs ranked right (Mann and Whitney)."""
-    members = membership.sum(axis=0)
-    others = len(membership) - members
-    defined = (members > 0) & (others > 0)
-    if not np.any(defined):
-        return float("nan")
-    ranks = rankdata(probabilities[:, defined], axis=0)
-    above = np.sum(ranks * membership[:, defined], axis=0) - members[defined] * (members[defined] + 1) / 2
-    return float(np.mean(above / (members[defined] * others[defined])))
-
-
-class ValidationScores(keras.callbacks.Callback):
-    """Puts scores of the validation set into the logs after every epoch.
-
-    For classes: `val_f1`, `val_precision`, `val_recall`, `val_auc`; for
-    regression: `val_mae`, `val_rmse`, `val_r2`. They are computed on the whole
-    set at once, as a metric that averages over batches cannot. They are there
-    before any other callback reads the epoch's logs, wherever in the list this
-    one stands, so that early stopping and checkpoints can monitor them.
+def confusion_matrix(y: Any, predictions: Any, task: Task, threshold: float = 0.5) -> Array:
+    """Counts of samples by true class (rows) and predicted class (columns).
 
     Args:
-        val: The validation set: a `data.Split`, a pair of arrays `(x, y)`, or a
-            finite `tf.data.Dataset` or `keras.utils.PyDataset` of `(x, y)` batches.
-        task: What is predicted. Defaults to `None`: the split's own task, or
-            inferred from the labels.
-        average: How classes are averaged: `"macro"`, `"micro"`, `"weighted"`, or
-            `"binary"` for the positive class of a yes/no task. Defaults to `"macro"`.
-        threshold: Probability above which a sigmoid says yes, in `(0, 1)`.
-            Defaults to `0.5`.
+        y: Labels, as in `scores`.
+        predictions: Probabilities, as in `scores`.
+        task: A binary or multiclass task.
+        threshold: Probability above which a sigmoid says yes. Defaults to `0.5`.
+
+    Returns:
+        Integers, `(num_classes, num_classes)`.
 
     Raises:
-        ValueError: If `val` is empty or does not fit the task, or an argument is
-            outside its range.
+        ValueError: If the task has no classes that exclude each other.
 
     Source:
         A40.
     """
-
-    def __init__(
-        self, val: Any, task: Task | None = None, average: Average = "macro", threshold: float = 0.5
-    ) -> None:
-        super().__init__()
-        if average is None or average not in AVERAGES:
-            raise ValueError(f"average must be one of {', '.join(map(str, AVERAGES[1:]))}. Got {average!r}.")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold must be in (0, 1). Got {threshold}.")
-        self._val = _as_split(val, task)
-        self.task = self._val.task
-        self.task.check(self._val.y)
-        if average == "binary" and self.task.kind != "binary":
-            raise ValueError(f"average='binary' is for a yes/no task. Got {self.task}.")
-        self.average = average
-        self.threshold = threshold
-
-    def set_model(self, model: keras.Model) -> None:
-        """Called by Keras with the model; moves this callback to the head of its list."""
-        super().set_model(model)
-        _move_to_front(self)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the scores to `logs`."""
-        if logs is None:
-            return
-        predictions = self._predict()
-        values = scores(self._val.y, predictions, self.task, average=self.average, threshold=self.threshold)
-        values.pop("accuracy", None)  # Keras's own, where it is compiled.
-        logs.update({f"val_{name}": value for name, value in values.items()})
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets the model of an earlier `fit`."""
-        model = self.model
-        # One traced call a model: `predict` makes a data set and an iterator every time.
-        any_batch = tf.TensorSpec((None, *self._val.x.shape[1:]), self._val.x.dtype)
-        self._outputs = tf.function(
-            lambda x: model(x, training=False), input_signature=[any_batch], autograph=False
-        )
-
-    def _predict(self) -> Array:
-        x = self._val.x
-        parts = [
-            self._outputs(x[start : start + _PREDICT_BATCH]) for start in range(0, len(x), _PREDICT_BATCH)
-        ]
-        return np.concatenate([np.asarray(part) for part in parts])
+    if task.kind not in ("binary", "multiclass"):
+        raise ValueError(f"A confusion matrix needs classes that exclude each other. Got {task}.")
+    p = np.asarray(predictions, dtype=np.float64).reshape(-1, task.outputs)
+    truth, decided, _ = _decide(np.asarray(y).reshape(len(p), -1), p, task, threshold)
+    classes = task.num_classes
+    return np.bincount(truth * classes + decided, minlength=classes**2).reshape(classes, classes)
 
 
-def _as_split(val: Any, task: Task | None) -> Split:
-    """A validation set in any of its forms, with the task that is stated or inferred."""
-    if isinstance(val, Split):
-        inputs, labels, task = val.x, val.y, task or val.task
-    elif isinstance(val, (tuple, list)) and len(val) == 2:
-        inputs, labels = np.asarray(val[0]), np.asarray(val[1])
-    elif isinstance(val, keras.utils.PyDataset):
-        inputs, labels = _concatenate(val[i] for i in range(len(val)))
-    elif isinstance(val, Iterable) and not isinstance(val, (np.ndarray, str)):
-        inputs, labels = _concatenate(val)
-    else:
-        raise ValueError(
-            f"val must be a Split, a pair (x, y) or a dataset of batches. Got {type(val).__name__}."
-        )
-    if len(inputs) == 0:
-        raise ValueError("val must hold at least one sample. Got none.")
-    return Split(inputs, labels, task or Task.infer(labels), "val")
+def best_threshold(y: Any, probabilities: Any, average: Average = "macro") -> float:
+    """The threshold of one sigmoid that gives the highest F1.
 
+    All thresholds that make a difference are tried: halfway between neighbouring
+    probabilities. Among equally good ones the one nearest to 0.5 is taken. It
+    fits these samples; on others the F1 will be somewhat lower.
 
-def _concatenate(batches: Iterable[Any]) -> tuple[Array, Array]:
-    pairs = [(np.asarray(batch[0]), np.asarray(batch[1])) for batch in batches]
-    if not pairs:
-        raise ValueError("val must hold at least one batch. Got none.")
-    return np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs])
+    Args:
+        y: 0 or 1, `(samples,)`.
+        probabilities: `(samples,)`, in `[0, 1]`.
+        average: `"binary"` for the F1 of "yes", else as in `scores`. Defaults to
+            `"macro"`, the mean of "no" and "yes".
 
+    Returns:
+        A threshold in `(0, 1)`; 0.5 where a probability is not finite.
 
-def _move_to_front(callback: keras.callbacks.Callback) -> None:
-    """Moves a callback to the head of the `CallbackList` that is being set up.
-
-    Keras hands every callback the same logs in list order and gives none a way
-    to come first, or a reference to the list: the list is found as the caller
-    of `set_model`. Outside a `CallbackList` nothing is moved.
+    Source:
+        A40; Lipton, Elkan and Naryanaswamy 2014.
     """
-    frame = inspect.currentframe()
-    try:
-        caller = frame
-        while caller is not None:
-            owner = caller.f_locals.get("self")
-            if isinstance(owner, keras.callbacks.CallbackList):
-                siblings = owner.callbacks
-                if callback in siblings:
-                    siblings.insert(0, siblings.pop(siblings.index(callback)))
-                return
-            caller = caller.f_back
-    finally:
-        del frame  # A frame that refers to itself would keep everything in it alive.
+    p, truth = np.asarray(probabilities, dtype=np.float64).ravel(), np.asarray(y).ravel() == 1
+    if not np.all(np.isfinite(p)):
+        return 0.5
+    order = np.argsort(p)
+    values, first = np.unique(p[order], return_index=True)
+    cuts = np.concatenate([[values[0] / 2], (values[:-1] + values[1:]) / 2, [(values[-1] + 1) / 2]])
+    below = np.concatenate([first, [len(p)]])  # How many samples a cut leaves out.
+    yes_below = np.concatenate([[0], np.cumsum(truth[order])])[below]
+    yes, total = truth.sum(), len(p)
+    no_hits = below - yes_below
+    hits = np.stack([no_hits, yes - yes_below]).astype(float)
+    chosen = np.stack([below, total - below]).astype(float)
+    actual = np.broadcast_to(np.array([[total - yes], [yes]], dtype=float), hits.shape)
+    f1 = _precision_recall_f1(hits, chosen, actual, average)[2]
+    usable = (cuts > 0) & (cuts < 1)
+    if not usable.any():
+        return 0.5
+    best = usable & (f1 >= f1[usable].max() - 1e-12)
+    return float(cuts[best][np.argmin(np.abs(cuts[best] - 0.5))])
+
+
+def _undefined(task: Task, average: Average) -> dict[str, Any]:
+    names = CLASS_SCORES if task.is_classification else REGRESSION_SCORES
+    values: dict[str, Any] = dict.fromkeys(names, float("nan"))
+    if average is None and task.is_classification:
+        values |= {name: np.full(task.num_classes, np.nan) for name in ("f1", "precision", "recall", "auc")}
+    return values
+
+
+def _r2(y: Array, predictions: Array) -> float:
+    """Share of the variance that is explained, outputs weighted by their own variance."""
+    if len(y) < 2:
+        return float("nan")
+    # A column that never varies, such as a pixel that is always black, does not count as learned.
+    spread = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
+    left = np.sum((y - predictions) ** 2, axis=0)
+    if not spread.any():
+        return 0.0 if left.any() else 1.0
+    return float(1 - left[spread > 0].sum() / spread.sum())
+
+
+def _decide(y: Array, p: Array, task: Task, threshold: Any) -> tuple[Array, Array, Array]:
+    """Truth, decision and the decision's probability: `(samples,)`, or `(samples, labels)`."""
+    if task.kind == "multiclass":
+        return task.class_indices(y), p.argmax(axis=1), p.max(axis=1)
+    decided = (p > np.asarray(threshold)).astype(int)
+    certainty = np.where(decided == 1, p, 1 - p)
+    if task.kind == "multilabel":
+        return y.astype(int), decided, certainty
+    return task.class_indices(y), decided[:, 0], certainty[:, 0]
+
+
+def _precision_recall_f1(hits: Array, chosen: Array, actual: Array, average: Average) -> tuple[Any, Any, Any]:
+    """Of counts whose first axis is the class, averaged over it."""
+    if average == "micro":
+        hits, chosen, actual = (counts.sum(axis=0) for counts in (hits, chosen, actual))
+    each = np.stack([_divide(hits, chosen), _divide(hits, actual), _divide(2 * hits, chosen + actual)])
+    if average == "macro":
+        each = each.mean(axis=1)
+    elif average == "weighted":
+        each = _divide((each * actual).sum(axis=1), actual.sum(axis=0))
+    elif average == "binary":
+        each = each[:, 1]
+    return (each[0], each[1], each[2]) if each.ndim > 1 else (float(each[0]), float(each[1]), float(each[2]))
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    return np.asarray(numerator / np.where(denominator == 0, 1.0, denominator))
+
+
+def _areas(members: Array, probabilities: Array) -> Array:
+    """Area under each column's ROC curve: the share of pairs ranked right (Mann and Whitney)."""
+    inside = members.sum(axis=0)
+    others = len(members) - inside
+    ranks = rankdata(probabilities, axis=0)
+    above = np.sum(ranks * members, axis=0) - inside * (inside + 1) / 2
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where((inside > 0) & (others > 0), above / (inside * others), np.nan))
+
+
+def _mean_of_defined(values: Array) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")

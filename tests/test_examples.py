@@ -96,3 +96,12 @@ def test_an_example_is_short_and_says_how_to_run_it(path):
     lines = path.read_text().splitlines()
     assert len(lines) < 60
     assert any(line.strip().startswith(f"python examples/{path.name}") for line in lines)
+
+
+@pytest.mark.slow
+def test_the_watched_example_leaves_its_report(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["watching.py", "--epochs", "2", "--out", str(out)])
+    load("watching").main()
+    assert "Epoch 2 of 2" in (out / "report.html").read_text() or (out / "report.png").stat().st_size > 10_000
+    assert f"make tensorboard LOGS={out}" in capsys.readouterr().out

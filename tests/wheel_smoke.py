@@ -1,5 +1,7 @@
 """What a user of the installed wheel does first; run from a folder that is not the repository."""
 
+import os
+
 import keras
 
 from keras_practice import callbacks, checks, data, recipes, tuning
@@ -13,8 +15,9 @@ model.fit(
     epochs=2,
     shuffle=False,
     verbose=0,
-    callbacks=callbacks.standard(iris.val),
+    callbacks=callbacks.standard(iris.val, "run"),
 )
+assert os.path.getsize("run/report.html") > 10_000
 model.save("iris.keras")
 assert keras.models.load_model("iris.keras").predict(iris.test.x, verbose=0).shape == (30, 3)
 assert tuning.RandomSearch.__module__ == "keras_practice.tuning.search"

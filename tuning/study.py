@@ -26,6 +26,8 @@ from keras_practice.tuning.search import RandomSearch
 from keras_practice.tuning.settings import Settings
 from keras_practice.tuning.spaces import builder_arguments, dataset_for
 
+# Without the coverage, whose accuracy is undefined while no sample is covered.
+_SCORES = ("f1", "precision", "recall", "auc")
 _OURS = ("settings.json", "trials.csv", "best.keras", "best.json", "search.png", "search", "tensorboard")
 
 
@@ -53,7 +55,10 @@ class _RecipeModel(keras_tuner.HyperModel):
         return recipes.compile_for(model, self.dataset.task, learning_rate=rate)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-        watching = [ValidationScores(self.dataset.val), best_weights(self.objective)]
+        scored = ValidationScores(
+            self.dataset.val, scores=_SCORES if self.dataset.task.is_classification else None
+        )
+        watching = [scored, best_weights(self.objective)]
         return model.fit(
             # Made anew for each trial, so that its order does not depend on the trials before.
             self.dataset.train.batches(self.settings.batch_size, seed=self.settings.seed),
@@ -236,7 +241,11 @@ def _keep_best(
         "direction": search.oracle.objective.direction,
         "best_epoch": row.best_epoch,
         "validation": {name: value for name, value in row.scores.items() if name.startswith("val_")},
-        "test": scores(dataset.test.y, predictions, dataset.task),
+        "test": {
+            name: value
+            for name, value in scores(dataset.test.y, predictions, dataset.task).items()
+            if not name.startswith("coverage")
+        },
         "trial_seed": row.seed,
         "settings": settings.as_json(),
         "environment": environment(),
