@@ -10,6 +10,7 @@ import random
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from glob import escape
 from pathlib import Path
@@ -34,7 +35,9 @@ _NOT_MEMORY = frozenset(("params", "min_delta"))
 _finished_fits: Counter[Path] = Counter()
 
 
-def resumable(path: str | Path, *, replay: bool = True) -> keras.callbacks.Callback:
+def resumable(
+    path: str | Path, *, replay: bool = True, sink: Callable[[str], Any] = print
+) -> keras.callbacks.Callback:
     """Lets a `fit` that was killed, at whatever moment, go on when its script is run again.
 
     After every epoch the whole state of training is written to `path`. The same
@@ -70,6 +73,8 @@ def resumable(path: str | Path, *, replay: bool = True) -> keras.callbacks.Callb
             costs the time of reading the data. Without it the pipeline begins
             anew: the orders of the first epochs come again, and a generator starts
             at its beginning. Defaults to `True`.
+        sink: Called with a sentence when training goes on from the file. Defaults
+            to `print`.
 
     Returns:
         A callback for `fit`, at any place in the list.
@@ -85,16 +90,17 @@ def resumable(path: str | Path, *, replay: bool = True) -> keras.callbacks.Callb
     """
     if Path(path).is_dir():
         raise ValueError(f"path must be that of a file. Got the folder {str(path)!r}.")
-    return _Resumable(path, replay)
+    return _Resumable(path, replay, sink)
 
 
 class _Resumable(keras.callbacks.Callback):
     """Saves the state at the end of every epoch, and restores it at the beginning of `fit`."""
 
-    def __init__(self, path: str | Path, replay: bool) -> None:
+    def __init__(self, path: str | Path, replay: bool, sink: Callable[[str], Any]) -> None:
         super().__init__()
         self._path_of_first = Path(path)
         self._replay = replay
+        self._sink = sink
         self._forget()
 
     def _forget(self) -> None:
@@ -141,6 +147,7 @@ class _Resumable(keras.callbacks.Callback):
         state = self._saved[0]
         if epoch != state["epoch"]:
             raise RuntimeError(f"Keras's fit must go on at epoch {state['epoch']}. Got epoch {epoch}.")
+        self._sink(f"Going on at epoch {epoch + 1} from {self._path}; delete that file to train anew.")
         if self._replay:
             _replay(self.model, state["finished"])
         self._restore()

@@ -86,7 +86,7 @@ def learns_the_same(name, folder, **options):
 
 
 @every_callback
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize("steps_per_execution", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_watching_does_not_change_what_is_learned(name, steps_per_execution, tmp_path):
     learns_the_same(name, tmp_path, steps_per_execution=steps_per_execution)
 
@@ -133,7 +133,7 @@ class Recorder(keras.callbacks.Callback):
         self.logs.append(dict(logs))
 
 
-@pytest.mark.parametrize("turn", range(7))
+@pytest.mark.parametrize("turn", [0, 1, *(pytest.param(t, marks=pytest.mark.slow) for t in range(2, 7))])
 def test_the_standard_set_works_in_any_order(turn, tmp_path):
     watching = standard(IRIS.val, tmp_path)
     order = np.random.default_rng(turn).permutation(len(watching))
@@ -169,7 +169,7 @@ def five_batches():
 
 
 @every_callback
-@pytest.mark.parametrize("steps_per_execution", [1, 4])
+@pytest.mark.parametrize("steps_per_execution", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("steps_per_epoch", [None, 9])
 def test_a_data_set_that_ends_early(name, steps_per_execution, steps_per_epoch, tmp_path):
     nets = model(steps_per_execution=steps_per_execution), model(steps_per_execution=steps_per_execution)

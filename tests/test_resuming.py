@@ -254,6 +254,15 @@ def broken(tmp_path_factory):
     return break_at(tmp_path_factory.mktemp("broken") / "a.npz").read_bytes()
 
 
+def test_it_says_where_it_goes_on_and_how_to_train_anew(tmp_path, broken, capsys):
+    train(tmp_path / "new.npz")
+    assert capsys.readouterr().out == ""
+    path = tmp_path / "a.npz"
+    path.write_bytes(broken)
+    train(path)
+    assert capsys.readouterr().out == f"Going on at epoch 3 from {path}; delete that file to train anew.\n"
+
+
 def test_a_later_fit_of_the_model_begins_at_its_own_first_epoch(tmp_path, broken):
     path = tmp_path / "a.npz"
     path.write_bytes(broken)
