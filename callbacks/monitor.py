@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -109,6 +110,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         self._histograms: dict[str, list[Array]] = {}
         self._writer: Any = None
         self._clock = _Clock()
+        self._epoch_began = 0
 
     @property
     def history(self) -> dict[str, Array]:
@@ -150,8 +152,11 @@ class TrainingMonitor(keras.callbacks.Callback):
                 self._layers.setdefault(layer, []).append(i)
         self._probe.reset()
         tap_step(self.model, "train_step", self._probe.tap)
-        # A reading waits for the device: only as often as there can be something to read.
-        self._calls_to_reading = max(1, self._probe.every // int(self.model.steps_per_execution))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the steps so far, since Keras counts from 0 in every epoch."""
+        if self._probe is not None:
+            self._epoch_began = self._probe.steps()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock of a call."""
@@ -165,8 +170,11 @@ class TrainingMonitor(keras.callbacks.Callback):
         if clock.calls == 1:
             self._read()
             self._restart_clock()  # The first call also traced and compiled.
-        elif clock.calls % self._calls_to_reading == 0:
-            self._read()
+        elif self._probe is not None:
+            # A reading takes its time: only where there is something. Keras counts whole calls at the end.
+            steps = min(batch + 1, (self.params or {}).get("steps") or math.inf)
+            if self._probe.has_news(self._epoch_began + steps):
+                self._read()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes what is left, so that other callbacks see it."""
@@ -297,8 +305,8 @@ class TrainingMonitor(keras.callbacks.Callback):
         }
         figures["update_ratio"] = _ratio(sample, self._matrices)
         for layer, arrays in self._layers.items():
-            figures[f"gradient_norm/{layer}"] = _norm(sample.gradients[arrays])
-            figures[f"weight_norm/{layer}"] = _norm(sample.weights[arrays])
+            figures[f"gradient_norm/{layer}"] = _norm([sample.gradients[i] for i in arrays])
+            figures[f"weight_norm/{layer}"] = _norm([sample.weights[i] for i in arrays])
             inside = [i for i in arrays if i in self._matrices]
             if inside:
                 figures[f"update_ratio/{layer}"] = _ratio(sample, inside)
@@ -310,7 +318,10 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     def _clipping(self, sample: Sample) -> tuple[float, float]:
         optimizer = innermost(self.model.optimizer)
-        total, largest = _norm(sample.gradients), float(np.nanmax(sample.gradients, initial=0.0))
+        total, largest = (
+            _norm(sample.gradients),
+            max((g for g in sample.gradients if not math.isnan(g)), default=math.nan),
+        )
         if (limit := optimizer.clipnorm) is not None:
             return largest, float(largest > limit)
         if (limit := optimizer.global_clipnorm) is not None:
@@ -342,15 +353,15 @@ class TrainingMonitor(keras.callbacks.Callback):
                 tf.summary.image("first_filters", filters_picture(kernel)[None])
 
 
-def _norm(parts: Array) -> float:
+def _norm(parts: Sequence[float]) -> float:
     """The norm of arrays whose norms are given; those without a gradient do not count."""
-    known = parts[~np.isnan(parts)] if np.isnan(parts).any() and not np.isnan(parts).all() else parts
-    return float(np.sqrt(np.sum(known**2)))
+    known = [part for part in parts if not math.isnan(part)] or parts
+    return math.sqrt(sum(part * part for part in known))
 
 
 def _ratio(sample: Sample, arrays: Sequence[int]) -> float:
-    size = _norm(sample.weights[list(arrays)])
-    return _norm(sample.updates[list(arrays)]) / size if size > 0 else float("nan")
+    size = _norm([sample.weights[i] for i in arrays])
+    return _norm([sample.updates[i] for i in arrays]) / size if size > 0 else float("nan")
 
 
 def _write_histogram(name: str, row: Array) -> None:

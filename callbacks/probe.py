@@ -76,11 +76,11 @@ class Sample:
     began: float
     ended: float
     examples: float
-    gradients: Array
-    weights: Array
-    updates: Array
+    gradients: list[float]
+    weights: list[float]
+    updates: list[float]
     largest_gradient: float
-    faults: Array
+    faults: list[float]
     histograms: Array
 
 
@@ -136,6 +136,10 @@ class Probe:
         """Steps since the last `reset`."""
         return int(replica_values(self.model, self._steps)[0])
 
+    def has_news(self, steps: float) -> bool:
+        """Whether there can be a sample to read after that many steps since the last `reset`."""
+        return (steps - _accumulation(self.optimizer)) // self.every + 1 > self._read_samples
+
     def read(self) -> list[Sample]:
         """The samples since the last reading, oldest first."""
         taken = int(replica_values(self.model, self._taken)[0])
@@ -155,10 +159,20 @@ class Probe:
         single, gradients, norms, updates, faults = np.split(
             row, np.cumsum([6, weights, weights, weights, activations])[:-1]
         )
-        step, rate, began, ended, examples, largest = map(float, single)
+        step, rate, began, ended, examples, largest = single.tolist()
         examples *= self.model.distribute_strategy.num_replicas_in_sync
         return Sample(
-            int(step), rate, began, ended, examples, gradients, norms, updates, largest, faults, histograms
+            step=int(step),
+            learning_rate=rate,
+            began=began,
+            ended=ended,
+            examples=examples,
+            gradients=gradients.tolist(),
+            weights=norms.tolist(),
+            updates=updates.tolist(),
+            largest_gradient=largest,
+            faults=faults.tolist(),
+            histograms=histograms,
         )
 
     def tap(self, step: Step, data: Any) -> Any:

@@ -11,6 +11,7 @@ HEALTHY_UPDATE = (1e-4, 1e-2)
 
 _IN_A_ROW = 3
 _ENOUGH = 10
+_REMEMBERED = 50
 _LARGE_UPDATE, _SMALL_UPDATE = 0.1, 1e-6
 _FADED = 1e-4
 _JUMP = 100.0
@@ -52,7 +53,7 @@ def _gradient(figures: Figures) -> Iterator[Symptom]:
             "exploded: check the data, lower the learning rate, clip the gradient (clipnorm=1.0).",
         )
     if len(norms) > _ENOUGH:
-        usual = float(np.nanmedian(norms[:-1]))
+        usual = float(np.nanmedian(norms[-_REMEMBERED:-1]))
         if _JUMP * usual < norms[-1] < math.inf and norms[-1] > max(norms[:_IN_A_ROW]):
             yield (
                 "exploding-gradient",
@@ -65,8 +66,8 @@ def _fading(figures: Figures) -> Iterator[Symptom]:
     layers = [name.partition("/")[2] for name in figures if name.startswith("update_ratio/")]
     if len(layers) < 2:
         return
-    first, last = (np.asarray(figures[f"gradient_norm/{layer}"]) for layer in (layers[0], layers[-1]))
-    share = _most(np.divide(first, last, out=np.full(len(first), np.nan), where=last > 0))
+    first, last = (figures[f"gradient_norm/{layer}"][-_IN_A_ROW:] for layer in (layers[0], layers[-1]))
+    share = _most([low / high if high > 0 else math.nan for low, high in zip(first, last, strict=True)])
     if share < _FADED:
         yield (
             "vanishing-gradient",
@@ -116,7 +117,7 @@ def _saturated(figures: Figures) -> Iterator[Symptom]:
 
 
 def _clipping(figures: Figures) -> Iterator[Symptom]:
-    clipped = np.asarray(figures["clipped"])
+    clipped = np.asarray(figures["clipped"][-_REMEMBERED:])
     if len(clipped) >= _ENOUGH and clipped.mean() > _HALF:  # False for NaN: there is no clipping.
         limit = np.nanpercentile(figures["norm_to_clip"], 90)
         yield (
@@ -150,9 +151,14 @@ def _worst(figures: Figures, fault: str) -> tuple[str, float]:
 
 def _least(values: Sequence[float]) -> float:
     """The lowest of the last samples; NaN, outside no range, if one is NaN or they are too few."""
-    return float(np.min(values[-_IN_A_ROW:])) if len(values) >= _IN_A_ROW else math.nan
+    return min(_last(values))
 
 
-def _most(values: Sequence[float] | np.ndarray) -> float:
+def _most(values: Sequence[float]) -> float:
     """The highest of the last samples; NaN as in `_least`."""
-    return float(np.max(values[-_IN_A_ROW:])) if len(values) >= _IN_A_ROW else math.nan
+    return max(_last(values))
+
+
+def _last(values: Sequence[float]) -> Sequence[float]:
+    last = values[-_IN_A_ROW:]
+    return [math.nan] if len(last) < _IN_A_ROW or any(map(math.isnan, last)) else last
