@@ -151,7 +151,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             for i, layer in enumerate(layer_names(self.model).values()):
                 self._layers.setdefault(layer, []).append(i)
         self._probe.reset()
-        tap_step(self.model, "train_step", self._probe.tap)
+        tap_step(self.model, "train_step", self._probe.tap, self._probe.due)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes the steps so far, since Keras counts from 0 in every epoch."""
@@ -167,14 +167,18 @@ class TrainingMonitor(keras.callbacks.Callback):
         clock = self._clock
         clock.calls += 1
         clock.seconds += time.time() - clock.began[-1]
-        if clock.calls == 1:
+        if self._probe is None:
+            return
+        # Keras counts whole calls at the end, also where there were fewer steps in the last one.
+        length = (self.params or {}).get("steps")
+        exact = self._probe.steps_per_call == 1 or length is not None
+        steps = self._epoch_began + min(batch + 1, length or math.inf)
+        self._probe.went_on(int(steps) if exact else None)
+        if self._probe.first_of_its_kind:
             self._read()
-            self._restart_clock()  # The first call also traced and compiled.
-        elif self._probe is not None:
-            # A reading takes its time: only where there is something. Keras counts whole calls at the end.
-            steps = min(batch + 1, (self.params or {}).get("steps") or math.inf)
-            if self._probe.has_news(self._epoch_began + steps):
-                self._read()
+            self._restart_clock()  # That call also traced and compiled.
+        elif self._probe.has_news(steps):  # A reading takes its time.
+            self._read()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes what is left, so that other callbacks see it."""
@@ -301,9 +305,8 @@ class TrainingMonitor(keras.callbacks.Callback):
             "step": float(sample.step),
             "learning_rate": sample.learning_rate,
             "gradient_norm": _norm(sample.gradients),
-            "update_ratio": float("nan"),
+            "update_ratio": _ratio(sample, self._matrices),
         }
-        figures["update_ratio"] = _ratio(sample, self._matrices)
         for layer, arrays in self._layers.items():
             figures[f"gradient_norm/{layer}"] = _norm([sample.gradients[i] for i in arrays])
             figures[f"weight_norm/{layer}"] = _norm([sample.weights[i] for i in arrays])
@@ -318,10 +321,8 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     def _clipping(self, sample: Sample) -> tuple[float, float]:
         optimizer = innermost(self.model.optimizer)
-        total, largest = (
-            _norm(sample.gradients),
-            max((g for g in sample.gradients if not math.isnan(g)), default=math.nan),
-        )
+        total = _norm(sample.gradients)
+        largest = max((norm for norm in sample.gradients if not math.isnan(norm)), default=math.nan)
         if (limit := optimizer.clipnorm) is not None:
             return largest, float(largest > limit)
         if (limit := optimizer.global_clipnorm) is not None:

@@ -102,7 +102,12 @@ class Probe:
         self.activations = watched_activations(model)
         self.in_xla = bool(model.jit_compile)
         self.every = _whole_updates(every, model.optimizer)
-        self.capacity = -(-max(int(model.steps_per_execution), self.every) // self.every) + 2
+        self.steps_per_call = int(model.steps_per_execution)
+        self._steps_known: int | None = 0
+        # Whether the last call was the first one with the probe, or without: it may have been traced.
+        self.first_of_its_kind = True
+        self._kinds: set[bool] = set()
+        self.capacity = -(-max(self.steps_per_call, self.every) // self.every) + 2
         self._figures = 6 + 3 * len(self.weights) + len(self.activations)
         self._read_samples = 0
         histograms = 2 * len(self.weights) + len(self.activations)
@@ -122,18 +127,40 @@ class Probe:
             and len(self.weights) == len(model.trainable_variables)
             and all(ours is its for ours, its in zip(self.weights, model.trainable_variables, strict=True))
             and bool(model.jit_compile) == self.in_xla
-            and self.capacity * self.every >= int(model.steps_per_execution) + self.every
+            and int(model.steps_per_execution) == self.steps_per_call
         )
 
     def reset(self) -> None:
         """Begins again with a sample of the next step."""
-        self._read_samples = 0
+        self._read_samples = self._steps_known = 0
+        self._kinds = set()
         for counter in (self._steps, self._taken):
             counter.assign(tf.zeros((), tf.int64))
         self._prepare()
 
+    def due(self) -> bool:
+        """Whether the next call has a step to watch: one that is sampled, or the one before it.
+
+        Other calls may run without the probe, where it is known how many steps were taken.
+        """
+        known, due = self._steps_known, True
+        if known is not None and not self.in_xla:  # XLA would take as long again to compile two functions.
+            phase = (known + 2 - _accumulation(self.optimizer)) % self.every
+            due = phase < 2 or phase + self.steps_per_call > self.every
+            if due:
+                self._steps.assign(tf.constant(known, tf.int64))
+        self.first_of_its_kind = due not in self._kinds
+        self._kinds.add(due)
+        return due
+
+    def went_on(self, steps: int | None) -> None:
+        """Says how many steps there were since the last `reset`; `None` where that is not known."""
+        self._steps_known = steps
+
     def steps(self) -> int:
         """Steps since the last `reset`."""
+        if self._steps_known is not None:
+            return self._steps_known
         return int(replica_values(self.model, self._steps)[0])
 
     def has_news(self, steps: float) -> bool:
@@ -178,8 +205,8 @@ class Probe:
     def tap(self, step: Step, data: Any) -> Any:
         """Stands around the training step.
 
-        Every operation here and in `_apply` is one of every step, and so of its cost;
-        what is under a condition is not.
+        Every operation here and in `_apply` is one of every step that is `due`, and so
+        of its cost; what is under a condition is not.
         """
         leaves = [leaf for leaf in tf.nest.flatten(data) if tf.is_tensor(leaf)]
         with tf.control_dependencies(leaves):

@@ -23,54 +23,67 @@ Step = Callable[[Any], Any]
 Tap = Callable[[Step, Any], Any]
 """Called as `tap(step, data)`; returns `step(data)`, which it calls once."""
 
+Due = Callable[[], bool]
+
 Which = Literal["train_step", "test_step"]
 
 _ATTRIBUTE = "_keras_practice_taps"
+_NO_TAP = object()
 
 
 class _TappedStep:
-    """The taps on one step of one model, and what was there before them."""
+    """The taps on one step of one model, and what was there before them.
+
+    Keras calls `model.train_function`. While there are taps, that is `_call`, which
+    takes, for every call anew, the function that was traced with the taps that are
+    due; with none due, it is Keras's own.
+    """
 
     def __init__(self, model: keras.Model, which: Which) -> None:
         self.model = model
         self.which = which
-        self.taps: list[Tap] = []
+        self.taps: dict[Tap, Due | None] = {}
+        self.due: tuple[Tap, ...] = ()
         self.step: Step = getattr(model, which)
         self.own: Step | None = None  # One that was set on this very model.
-        self.function: Any = None
-        self.traced: dict[tuple[Tap, ...], Any] = {}
+        self.functions: dict[tuple[Tap, ...], Any] = {}
 
     @property
     def _function_name(self) -> str:
         return self.which.replace("_step", "_function")
 
-    def set(self, taps: list[Tap]) -> None:
-        """Replaces the taps; a function that was traced with the same ones is taken again."""
+    def begin(self) -> None:
+        """Stands in between; functions that were traced since the model was compiled are taken again."""
         model, name = self.model, self._function_name
-        if not self.taps:
-            getattr(model, f"make_{name}")()  # Where there is none yet.
-            untapped = getattr(model, name)
-            if untapped is not self.function:  # Compiled anew since, or never tapped.
-                self.step, self.function, self.traced = getattr(model, self.which), untapped, {}
-                self.own = vars(model).get(self.which)
-        else:
-            self.traced[tuple(self.taps)] = getattr(model, name)
-        self.taps = taps
-        if not taps:
-            vars(model).pop(self.which)
-            if self.own is not None:
-                vars(model)[self.which] = self.own
-            setattr(model, name, self.function)
-            return
-        vars(model)[self.which] = self._tapped
-        if tuple(taps) in self.traced:
-            setattr(model, name, self.traced[tuple(taps)])
-        else:
-            getattr(model, f"make_{name}")(force=True)
+        getattr(model, f"make_{name}")()  # Where there is none yet.
+        untapped = getattr(model, name)
+        if untapped is not self.functions.get(()):  # Compiled anew since, or never tapped.
+            self.step, self.functions = getattr(model, self.which), {(): untapped}
+            self.own = vars(model).get(self.which)
+        vars(model)[self.which] = self._stepped
+        setattr(model, name, self._call)
 
-    def _tapped(self, data: Any) -> Any:
+    def end(self) -> None:
+        """Leaves the model as it was."""
+        model = self.model
+        vars(model).pop(self.which)
+        if self.own is not None:
+            vars(model)[self.which] = self.own
+        setattr(model, self._function_name, self.functions[()])
+
+    def _call(self, iterator: Any) -> Any:
+        self.due = tuple(tap for tap, due in self.taps.items() if due is None or due())
+        if self.due not in self.functions:
+            name = self._function_name
+            getattr(self.model, f"make_{name}")(force=True)
+            self.functions[self.due] = getattr(self.model, name)
+            setattr(self.model, name, self._call)
+        return self.functions[self.due](iterator)
+
+    def _stepped(self, data: Any) -> Any:
+        """The step with the taps that are due; run when a function is traced."""
         step = self.step
-        for tap in self.taps:
+        for tap in self.due:
             step = functools.partial(tap, step)
         return step(data)
 
@@ -81,18 +94,23 @@ def _tapped_step(model: keras.Model, which: Which) -> _TappedStep:
     return steps.setdefault(which, _TappedStep(model, which))
 
 
-def tap_step(model: keras.Model, which: Which, tap: Tap) -> None:
-    """Puts a tap around a model's step; to be called in `on_train_begin`."""
+def tap_step(model: keras.Model, which: Which, tap: Tap, due: Due | None = None) -> None:
+    """Puts a tap around a model's step; to be called in `on_train_begin`.
+
+    With `due`, that is asked before each call of the step's function whether the tap
+    is wanted in it; where it is not, Keras's own function runs, and the tap costs nothing.
+    """
     tapped = _tapped_step(model, which)
-    if tap not in tapped.taps:
-        tapped.set([*tapped.taps, tap])
+    if not tapped.taps:
+        tapped.begin()
+    tapped.taps.setdefault(tap, due)
 
 
 def untap_step(model: keras.Model, which: Which, tap: Tap) -> None:
     """Takes a tap off again; to be called in `on_train_end`."""
     tapped = _tapped_step(model, which)
-    if tap in tapped.taps:
-        tapped.set([other for other in tapped.taps if other != tap])
+    if tapped.taps.pop(tap, _NO_TAP) is not _NO_TAP and not tapped.taps:
+        tapped.end()
 
 
 class _Hook:

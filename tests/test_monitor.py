@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from keras_practice import data, recipes
 from keras_practice.callbacks import TrainingMonitor
+from keras_practice.callbacks.probe import Probe
 from keras_practice.data import Task
 
 RNG = np.random.default_rng(0)
@@ -133,6 +134,19 @@ def test_the_weights_are_those_of_training_without_it():
 def test_it_samples_every_so_many_steps(every, steps_per_execution, expected):
     monitor = watched(net(steps_per_execution=steps_per_execution), every)
     assert monitor.history["step"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("every", "steps_per_execution", "expected"),
+    # Steps 0, 4, 5, 9 and 10: those that are sampled, and those before, whose end is where a sample begins.
+    [(5, 1, [s in (0, 4, 5, 9, 10) for s in range(12)]), (5, 2, [True, False, True, True, False, True])],
+)
+def test_calls_without_a_sample_run_without_the_probe(monkeypatch, every, steps_per_execution, expected):
+    due, asked = Probe.due, []
+    monkeypatch.setattr(Probe, "due", lambda probe: asked.append(due(probe)) or asked[-1])
+    monitor = watched(net(steps_per_execution=steps_per_execution), every, epochs=4)
+    assert monitor.history["step"].tolist() == [0, 5, 10]
+    assert asked[: len(expected)] == expected[: len(asked)]
 
 
 def test_a_data_set_that_ends_early_loses_no_sample():

@@ -125,6 +125,40 @@ def test_what_was_traced_with_the_same_taps_is_taken_again_until_the_model_is_co
     assert 0 < counts[0] == counts[1] < counts[2]
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a tap of every call"])
+def test_a_tap_runs_in_those_calls_in_which_it_is_due(beside):
+    model, runs, asked = net(), tf.Variable(0), []
+
+    def tap(step, data):
+        runs.assign_add(1)
+        return step(data)
+
+    def due():
+        asked.append(1)
+        return len(asked) % 3 == 1
+
+    def other(step, data):
+        return step(data)
+
+    weights = []
+    for watched in (False, True):
+        model.set_weights([np.ones((2, 1)), np.zeros(1)])
+        if watched:
+            tap_step(model, "train_step", tap, due)
+            if beside:
+                tap_step(model, "train_step", other)
+        model.fit(X, Y, batch_size=1, epochs=1, verbose=0)
+        weights.append(model.get_weights())
+    untap_step(model, "train_step", tap)
+    untap_step(model, "train_step", other)
+    assert len(asked) == 8
+    assert runs == 3
+    assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
+    model.fit(X, Y, verbose=0)
+    assert len(asked) == 8
+    assert runs == 3
+
+
 def test_a_users_own_training_step_is_tapped_too():
     class Own(keras.Model):
         def __init__(self):
