@@ -27,16 +27,31 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class _Clock:
-    """Calls of the training function so far; since the last reading, their seconds, and when each began.
+    """Times the calls of the training function, since the last reading.
 
     Attributes:
+        seconds: Of the calls and between them, within an epoch.
         steps: The probe's count at the last reading.
+        began: When each call began.
+        ended: When the last one ended; NaN where the next one begins an epoch.
     """
 
-    calls: int = 0
     seconds: float = 0.0
     steps: int = 0
     began: list[float] = field(default_factory=list)
+    ended: float = math.nan
+
+    def begin(self) -> None:
+        """A call begins."""
+        now = time.time()
+        if not math.isnan(self.ended):
+            self.seconds += now - self.ended
+        self.began.append(now)
+
+    def end(self) -> None:
+        """It ends."""
+        self.ended = time.time()
+        self.seconds += self.ended - self.began[-1]
 
 
 class TrainingMonitor(keras.callbacks.Callback):
@@ -110,7 +125,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         self._histograms: dict[str, list[Array]] = {}
         self._writer: Any = None
         self._clock = _Clock()
-        self._epoch_began = 0
+        self._epoch_began = self._calls_in_epoch = 0
 
     @property
     def history(self) -> dict[str, Array]:
@@ -151,33 +166,34 @@ class TrainingMonitor(keras.callbacks.Callback):
             for i, layer in enumerate(layer_names(self.model).values()):
                 self._layers.setdefault(layer, []).append(i)
         self._probe.reset()
-        tap_step(self.model, "train_step", self._probe.tap, self._probe.due)
+        tap_step(self.model, "train_step", self._probe.tap, self._begin_call, self._end_call)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the steps so far, since Keras counts from 0 in every epoch."""
+        """Notes the steps so far, since each epoch may end with a shorter call."""
+        self._clock.ended = math.nan
+        self._calls_in_epoch = 0
         if self._probe is not None:
             self._epoch_began = self._probe.steps()
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts the clock of a call."""
-        self._clock.began.append(time.time())
+    def _begin_call(self) -> bool:
+        """Before each call of the training function: whether the probe is wanted in it."""
+        assert self._probe is not None
+        self._clock.begin()
+        return self._probe.due()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Takes the new samples, where there are some."""
-        clock = self._clock
-        clock.calls += 1
-        clock.seconds += time.time() - clock.began[-1]
-        if self._probe is None:
-            return
-        # Keras counts whole calls at the end, also where there were fewer steps in the last one.
+    def _end_call(self) -> None:
+        """After each call: takes the new samples, where there are some."""
+        assert self._probe is not None
+        self._clock.end()
+        self._calls_in_epoch += 1
         length = (self.params or {}).get("steps")
         exact = self._probe.steps_per_call == 1 or length is not None
-        steps = self._epoch_began + min(batch + 1, length or math.inf)
+        steps = self._epoch_began + min(self._calls_in_epoch * self._probe.steps_per_call, length or math.inf)
         self._probe.went_on(int(steps) if exact else None)
         if self._probe.first_of_its_kind:
-            self._read()
-            self._restart_clock()  # That call also traced and compiled.
-        elif self._probe.has_news(steps):  # A reading takes its time.
+            self._read(timed=False)  # That call also traced and compiled.
+            self._restart_clock()
+        elif self._probe.has_news(steps):
             self._read()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -252,17 +268,19 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     def _restart_clock(self) -> None:
         assert self._probe is not None
-        clock = self._clock
-        self._clock = _Clock(clock.calls, 0.0, self._probe.steps(), clock.began[-1:])
+        self._clock = _Clock(steps=self._probe.steps(), began=self._clock.began[-1:])
 
-    def _read(self) -> None:
+    def _read(self, timed: bool = True) -> None:
         """Takes the samples of the probe into the history, and writes and judges them."""
         if self._probe is None:
             return
-        samples = self._probe.read()
-        if not samples:
+        begin = time.time()
+        news = self._probe.news()  # Waits for what a device has yet to do.
+        if not news:
             return
-        seconds = self._seconds_per_step()
+        self._clock.seconds += time.time() - begin
+        seconds = self._seconds_per_step() if timed else float("nan")
+        samples = self._probe.read()
         for sample in samples:
             figures = self._name(sample) | self._speed(sample, seconds)
             for name, value in figures.items():
@@ -280,11 +298,10 @@ class TrainingMonitor(keras.callbacks.Callback):
         self._restart_clock()
 
     def _seconds_per_step(self) -> float:
-        """Since the last reading; NaN for the first call, which also traced."""
+        """Since the last reading."""
         assert self._probe is not None
-        clock = self._clock
-        steps = self._probe.steps() - clock.steps
-        return clock.seconds / steps if steps > 0 and clock.calls > 1 else float("nan")
+        steps = self._probe.steps() - self._clock.steps
+        return self._clock.seconds / steps if steps > 0 else float("nan")
 
     def _speed(self, sample: Sample, seconds: float) -> dict[str, float]:
         # In the first step of a call the time between the calls is not the input's.

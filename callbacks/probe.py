@@ -167,11 +167,13 @@ class Probe:
         """Whether there can be a sample to read after that many steps since the last `reset`."""
         return (steps - _accumulation(self.optimizer)) // self.every + 1 > self._read_samples
 
+    def news(self) -> int:
+        """How many samples there are since the last reading."""
+        return int(replica_values(self.model, self._taken)[0]) - self._read_samples
+
     def read(self) -> list[Sample]:
         """The samples since the last reading, oldest first."""
-        taken = int(replica_values(self.model, self._taken)[0])
-        if taken == self._read_samples:
-            return []
+        taken = self._read_samples + self.news()
         rows, histograms = (
             replica_values(self.model, variable).mean(axis=0) for variable in (self._record, self._histograms)
         )

@@ -24,6 +24,7 @@ Tap = Callable[[Step, Any], Any]
 """Called as `tap(step, data)`; returns `step(data)`, which it calls once."""
 
 Due = Callable[[], bool]
+Done = Callable[[], None]
 
 Which = Literal["train_step", "test_step"]
 
@@ -42,7 +43,7 @@ class _TappedStep:
     def __init__(self, model: keras.Model, which: Which) -> None:
         self.model = model
         self.which = which
-        self.taps: dict[Tap, Due | None] = {}
+        self.taps: dict[Tap, tuple[Due | None, Done | None]] = {}
         self.due: tuple[Tap, ...] = ()
         self.step: Step = getattr(model, which)
         self.own: Step | None = None  # One that was set on this very model.
@@ -72,13 +73,18 @@ class _TappedStep:
         setattr(model, self._function_name, self.functions[()])
 
     def _call(self, iterator: Any) -> Any:
-        self.due = tuple(tap for tap, due in self.taps.items() if due is None or due())
+        taps = dict(self.taps)
+        self.due = tuple(tap for tap, (due, _) in taps.items() if due is None or due())
         if self.due not in self.functions:
             name = self._function_name
             getattr(self.model, f"make_{name}")(force=True)
             self.functions[self.due] = getattr(self.model, name)
             setattr(self.model, name, self._call)
-        return self.functions[self.due](iterator)
+        result = self.functions[self.due](iterator)
+        for _, done in taps.values():
+            if done is not None:
+                done()
+        return result
 
     def _stepped(self, data: Any) -> Any:
         """The step with the taps that are due; run when a function is traced."""
@@ -94,16 +100,20 @@ def _tapped_step(model: keras.Model, which: Which) -> _TappedStep:
     return steps.setdefault(which, _TappedStep(model, which))
 
 
-def tap_step(model: keras.Model, which: Which, tap: Tap, due: Due | None = None) -> None:
+def tap_step(
+    model: keras.Model, which: Which, tap: Tap, due: Due | None = None, done: Done | None = None
+) -> None:
     """Puts a tap around a model's step; to be called in `on_train_begin`.
 
     With `due`, that is asked before each call of the step's function whether the tap
     is wanted in it; where it is not, Keras's own function runs, and the tap costs nothing.
+    `done` is called after each call in which there was a step. A callback that has no
+    other business with batches leaves Keras free to take the logs in another thread.
     """
     tapped = _tapped_step(model, which)
     if not tapped.taps:
         tapped.begin()
-    tapped.taps.setdefault(tap, due)
+    tapped.taps.setdefault(tap, (due, done))
 
 
 def untap_step(model: keras.Model, which: Which, tap: Tap) -> None:

@@ -320,6 +320,20 @@ def test_examples_and_waiting_are_counted():
     assert np.nanmax(figures["input_wait"]) <= 1.0
 
 
+def test_time_between_epochs_is_not_that_of_steps():
+    slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.3))
+    monitor = TrainingMonitor(4, sink=lambda words: None)
+    net().fit(X, Y, batch_size=len(X) // 2, epochs=8, verbose=0, callbacks=[slow, monitor])
+    assert len(monitor.history["seconds_per_step"]) == 4
+    assert np.nanmax(monitor.history["seconds_per_step"]) < 0.1
+
+
+def test_keras_may_take_the_logs_in_another_thread():
+    # A hook for batches would have it wait for the logs of every call.
+    for hook in ("on_batch_end", "on_train_batch_end"):
+        assert getattr(TrainingMonitor, hook) is getattr(keras.callbacks.Callback, hook)
+
+
 def test_under_xla_the_wait_is_unknown_and_said_to_be():
     monitor = watched(net(jit_compile=True))
     assert np.all(np.isnan(monitor.history["input_wait"]))

@@ -127,7 +127,7 @@ def test_what_was_traced_with_the_same_taps_is_taken_again_until_the_model_is_co
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a tap of every call"])
 def test_a_tap_runs_in_those_calls_in_which_it_is_due(beside):
-    model, runs, asked = net(), tf.Variable(0), []
+    model, runs, asked, ended = net(), tf.Variable(0), [], []
 
     def tap(step, data):
         runs.assign_add(1)
@@ -144,7 +144,7 @@ def test_a_tap_runs_in_those_calls_in_which_it_is_due(beside):
     for watched in (False, True):
         model.set_weights([np.ones((2, 1)), np.zeros(1)])
         if watched:
-            tap_step(model, "train_step", tap, due)
+            tap_step(model, "train_step", tap, due, lambda: ended.append(len(asked)))
             if beside:
                 tap_step(model, "train_step", other)
         model.fit(X, Y, batch_size=1, epochs=1, verbose=0)
@@ -152,6 +152,7 @@ def test_a_tap_runs_in_those_calls_in_which_it_is_due(beside):
     untap_step(model, "train_step", tap)
     untap_step(model, "train_step", other)
     assert len(asked) == 8
+    assert ended == [1, 2, 3, 4, 5, 6, 7, 8]  # After each call, watched or not.
     assert runs == 3
     assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
     model.fit(X, Y, verbose=0)
