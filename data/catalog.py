@@ -12,6 +12,7 @@ import numpy as np
 import sklearn.datasets
 
 from keras_practice.data.dataset import Array, Dataset, Scale, from_arrays
+from keras_practice.data.files import read_npz
 from keras_practice.data.registry import Registry
 from keras_practice.data.task import Task
 
@@ -221,7 +222,7 @@ def _keras_images(name: str, path: str | Path | None) -> _Raw:
 
 
 def _keras_arrays(path: Path) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     needed = ("x_train", "y_train", "x_test", "y_test")
     if missing := [key for key in needed if key not in arrays]:
         raise ValueError(f"{path} must hold arrays {', '.join(needed)}. Missing: {', '.join(missing)}.")
@@ -229,7 +230,7 @@ def _keras_arrays(path: Path) -> tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
 def _from_file(path: Path) -> _Raw:
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     test_data = None
     if "x" in arrays and "y" in arrays:
         x, y = arrays["x"], arrays["y"]
@@ -242,17 +243,3 @@ def _from_file(path: Path) -> _Raw:
         )
     scale: Scale = "range" if x.dtype == np.uint8 and x.ndim >= 3 else "standard"
     return _Raw(x, y, scale=scale, test_data=test_data)
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"The data file must exist. Got {path}.") from None
-    except IsADirectoryError:
-        raise IsADirectoryError(f"The data file must be a file. Got the folder {path}.") from None
-    except Exception as error:  # numpy and zipfile raise half a dozen kinds on a damaged file.
-        raise ValueError(
-            f"{path} must be an .npz file of plain arrays. Got {type(error).__name__}: {error}"
-        ) from error

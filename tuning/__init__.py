@@ -1,12 +1,10 @@
-"""What is searched: spaces, random search, and `python -m keras_practice.tuning`.
-
-Names are imported on first use, so that `--help` need not wait for TensorFlow.
-"""
+"""What is searched: spaces, random search, and `python -m keras_practice.tuning`."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from keras_practice.data.lazily import attributes
 
 if TYPE_CHECKING:
     from keras_practice.tuning.search import RandomSearch
@@ -15,10 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["InputError", "RandomSearch", "Settings", "tune"]
 
-_HOMES = {"RandomSearch": "search", "Settings": "settings", "tune": "study", "InputError": "study"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = attributes(
+    __name__, {"InputError": "study", "RandomSearch": "search", "Settings": "settings", "tune": "study"}
+)

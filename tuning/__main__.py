@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from keras_practice.data.command import Parser, quiet_start, refuse
 from keras_practice.tuning.settings import Settings
 
 _DEFAULTS = Settings()
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Ends with the sentence alone; the usage is in `--help`."""
-        _refuse(message)
-
-
-def _refuse(message: object) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2)
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Holds back what TensorFlow's C++ side writes while it starts; shows it if the start fails.
-
-    TensorFlow 2.21 writes these lines whatever TF_CPP_MIN_LOG_LEVEL says. The
-    search itself says which devices it has found.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(real, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            os.close(real)
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -61,7 +24,7 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m keras_practice.tuning",
         description="Random search over the learning rate of a recipe, evenly in its logarithm, and over "
         "the recipe's own space.",
@@ -123,14 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(**options)
     except ValueError as error:
-        _refuse(error)
+        refuse(error)
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        with _quiet_start():
+        with quiet_start():
             from keras_practice.tuning.study import InputError, tune
 
         return 0 if tune(settings, out, overwrite=overwrite) else 1
@@ -142,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Only what is wrong with the input is told in a sentence; a bug keeps its traceback.
         if not isinstance(error, InputError):
             raise
-        _refuse(error)
+        refuse(error)
     finally:
         signal.signal(signal.SIGTERM, before)
     print(  # noqa: T201

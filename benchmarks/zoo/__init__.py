@@ -1,0 +1,1 @@
+"""Small training programs, faulty and healthy, of which it is known what is wrong with them."""

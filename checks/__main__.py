@@ -1,0 +1,92 @@
+"""`python -m keras_practice.checks model.keras data.npz`: a preflight from the shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_practice.data.command import Parser, quiet_start, refuse
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m keras_practice.checks",
+        description="Looks for what would keep a compiled model from learning, before it is trained.",
+        epilog="Exit code: 0 no error was found, 1 at least one error, 2 wrong input.",
+    )
+    parser.add_argument("model", type=Path, help="a compiled model, saved as .keras")
+    parser.add_argument(
+        "data",
+        type=Path,
+        help="an .npz file with arrays x and y (or x_train and y_train), and x_val and y_val if any",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="samples a batch in fit (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--validation-split",
+        type=float,
+        default=0.0,
+        help="share of the last rows that fit holds out (default: %(default)s)",
+    )
+    parser.add_argument("--no-shuffle", action="store_true", help="fit is called with shuffle=False")
+    parser.add_argument("--no-run", action="store_true", help="structure and data alone, no training")
+    parser.add_argument(
+        "--budget", type=float, default=20.0, help="seconds for the short trainings (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="fixes the samples chosen (default: %(default)s)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    with quiet_start():
+        import keras
+        import tensorflow as tf
+
+        from keras_practice.checks.before_training import preflight
+        from keras_practice.data.files import read_npz, replacing
+
+        tf.config.list_logical_devices()  # Where it says more.
+    try:
+        arrays = read_npz(options.data)
+        suffix = "" if "x" in arrays else "_train"
+        if f"x{suffix}" not in arrays or f"y{suffix}" not in arrays:
+            refuse(f"{options.data} must hold arrays x and y. Got {', '.join(arrays) or 'none'}.")
+        if ("x_val" in arrays) != ("y_val" in arrays):
+            refuse(f"{options.data} must hold both x_val and y_val, or neither. Got {', '.join(arrays)}.")
+        if not options.model.is_file():
+            refuse(f"The model file must exist. Got {options.model}.")
+        model = keras.models.load_model(options.model)
+        report = preflight(
+            model,
+            arrays[f"x{suffix}"],
+            arrays[f"y{suffix}"],
+            validation_data=(arrays["x_val"], arrays["y_val"]) if "x_val" in arrays else None,
+            validation_split=options.validation_split,
+            batch_size=options.batch_size,
+            shuffle=not options.no_shuffle,
+            budget_s=options.budget,
+            run=not options.no_run,
+            seed=options.seed,
+        )
+        for path, text in (
+            (options.html, report.html(f"Preflight of {model.name}")),
+            (options.json, json.dumps(report.to_dict(), indent=2) + "\n"),
+        ):
+            if path is not None:
+                with replacing(path) as beside:
+                    beside.write_text(text, encoding="utf-8")
+    except (OSError, ValueError, TypeError) as error:  # TypeError: of a layer that Keras does not know.
+        refuse(" ".join(str(error).split()))
+    print(report)  # noqa: T201
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
