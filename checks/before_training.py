@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +30,7 @@ CHECKS: tuple[str, ...] = (
     "output-range",
     "double-activation",
     "disconnected",
+    "ignores-input",
     "frozen",
     "initial-weights",
     "no-nonlinearity",
@@ -52,7 +54,6 @@ CHECKS: tuple[str, ...] = (
     "no-clipping",
     "metric-task",
     "raises",
-    "ignores-input",
     "dead-units",
     "train-eval-gap",
     "exploding-gradient",
@@ -146,20 +147,40 @@ def preflight(
         )
         findings = [finding for check in _WITHOUT_RUNNING for finding in check(subject)]
         if run and not any(finding.check == "non-finite-data" for finding in findings):
-            findings += behaviour(subject, started + budget_s)
+            findings += behaviour(subject, started + budget_s, findings)
     figures = {"samples": float(len(train)), "seconds": time.monotonic() - started}
     return Report(in_order(findings), MappingProxyType(figures))
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors first, and among them causes before their symptoms; of one fault the last finding.
+    """Errors first, and among them causes before their symptoms; of one fault the gravest finding.
 
-    What a training has shown stands for what was only to be expected.
+    Of two that are as grave the last stands: what a training has shown, for what was only
+    to be expected. The same fault in more than two layers is one finding.
     """
 
     def rank(finding: Finding) -> tuple[int, int]:
         depth = CHECKS.index(finding.check) if finding.check in CHECKS else len(CHECKS)
         return SEVERITIES.index(finding.severity), depth
 
-    last = {(finding.check, finding.where, finding.severity): finding for finding in findings}
-    return tuple(sorted(last.values(), key=rank))
+    gravest: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        place = finding.check, finding.where
+        if place not in gravest or rank(finding) <= rank(gravest[place]):
+            gravest[place] = finding
+    return tuple(sorted(_joined(gravest.values()), key=rank))
+
+
+def _joined(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding in place of more than two that differ in their layer alone."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.check, finding.severity, finding.cause), []).append(finding)
+    for group in groups.values():
+        if len(group) <= 2:
+            yield from group
+            continue
+        where = f"{', '.join(finding.where for finding in group[:3])}" + (
+            f" and {len(group) - 3} more" if len(group) > 3 else ""
+        )
+        yield replace(group[0], where=where, evidence=f"In {group[0].where}: {group[0].evidence}")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -61,18 +61,49 @@ _HIGHER_RATES = (10.0, 100.0, 1e3, 1e5)
 _LONG_FIT = (300, 20_000)
 _USUAL_FIT = (10, 2_000)
 _SETTLE_STEPS = 50
-_FEW = 16
+_FEW, _MANY = 16, 64
 # Where so few samples cannot even be told apart by a fifth of the loss, nothing is learned.
 _BY_HEART = 0.2
+# A net with enough units has most of it gone by then.
+_HALF = 0.5
 # With so few weights a correct net can start where it cannot learn.
 _TINY_NET = 1_000
 _RESTARTS = 4
+# What structure and data only make likely, and a training that fails makes the most likely cause.
+_SUSPECTS = (
+    "label-range",
+    "label-encoding",
+    "label-scale",
+    "label-task",
+    "output-units",
+    "output-loss",
+    "output-range",
+    "double-activation",
+    "disconnected",
+    "frozen",
+    "initial-weights",
+    "no-nonlinearity",
+    "batch-norm-batch",
+    "dropout-rate",
+    "over-regularized",
+    "saturating-activation",
+    "capacity",
+    "input-scale",
+    "target-scale",
+    "ignores-input",
+    "optimizer-config",
+    "uninformative-input",
+)
+_SHOWN_BY_TRAINING = ("learning-rate-high", "learning-rate-low", "optimizer-config")
 _NEIGHBOURS = 5
 _MOST_NUMBERS_COMPARED = 2_000
 
 
-def behaviour(subject: Subject, deadline: float) -> list[Finding]:
+def behaviour(subject: Subject, deadline: float, known: Sequence[Finding] = ()) -> list[Finding]:
     """Runs the model and trains it for a moment, to see whether it learns, and if not, why.
+
+    Where it does not learn, and neither another rate nor another optimiser would make
+    it, what was suspected before is confirmed: a warning in `known` comes back as an error.
 
     Looks for `initial-loss`, `vanishing-gradient`, `exploding-gradient`, `dead-units`,
     `ignores-input`, `batch-leak`, `learning-rate-high`, `learning-rate-low`,
@@ -87,6 +118,7 @@ def behaviour(subject: Subject, deadline: float) -> list[Finding]:
         subject: What to look at; the model's variables must be lent before.
         deadline: When to be done, as `time.monotonic()` tells it. The later, costlier parts
             are left out once it is near.
+        known: What was found without running. Defaults to none.
 
     Returns:
         Findings, the most severe first.
@@ -94,7 +126,7 @@ def behaviour(subject: Subject, deadline: float) -> list[Finding]:
     Source:
         A3, A23, A24, A46, A47, A48, A49; Goodfellow, Bengio and Courville 2016, section 11.5.
     """
-    examination = _Examination(subject, deadline)
+    examination = _Examination(subject, deadline, known)
     found: list[Finding] = []
     try:
         with examination.trial.kept():
@@ -139,11 +171,24 @@ class _Run:
         return min(self.course.end, self.view.loss) if self.course.finite and self.view.finite else math.inf
 
 
+@dataclass(frozen=True)
+class _ByHeart:
+    """Whether some samples could be learned by heart, and how near it came."""
+
+    samples: int
+    learned: bool
+    best: float
+    goal: float
+    of_first: bool  # Whether the goal is the first loss, for want of a constant answer's.
+    failed_starts: int
+
+
 class _Examination:
     """One subject, its short trainings and what they showed."""
 
-    def __init__(self, subject: Subject, deadline: float) -> None:
+    def __init__(self, subject: Subject, deadline: float, known: Sequence[Finding]) -> None:
         self.subject = subject
+        self.known = known
         self.model = subject.model
         self.deadline = deadline
         self.trial = Trial(subject)
@@ -211,7 +256,7 @@ class _Examination:
         if learned:
             self.found += self._dead_units(run, "warning")
             if run.end > 0.5 * abs(self.reference) and steps >= _FEWEST_STEPS and self._time_for(steps):
-                self.found += self._hampered(order, run)
+                self.found += list(self._hampered(order, run)) or self._too_small()
             return
         cause = [
             *self._dead_units(None, "error"),
@@ -221,11 +266,25 @@ class _Examination:
         if steps >= _FEWEST_STEPS:
             cause = cause or list(self._vanishing_gradient(run, after))
         self.found += cause
-        if any(finding.severity == "error" for finding in cause):
-            return
-        self._explain(run, order)
+        if all(finding.severity != "error" for finding in cause):
+            self._explain(run, order)
+        if steps >= _FEWEST_STEPS and (self._diverged(run) or not self._moved(run)):
+            self.found += self._confirmed(run, steps)
         if all(finding.severity != "error" for finding in self.found):
             self.found += self._dead_units(run, "warning")
+
+    def _confirmed(self, run: _Run, steps: int) -> Iterator[Finding]:
+        """The suspicions that remain, where no training of another kind has shown the cause."""
+        if any(f.check in _SHOWN_BY_TRAINING and f.severity == "error" for f in self.found):
+            return
+        end = f"is {run.end:.3g}" if math.isfinite(run.end) else "is not a finite number"
+        seen = (
+            f" A short training bears it out: after {steps} steps the loss {end}, "
+            f"where a constant answer gives {self.reference:.3g}."
+        )
+        for finding in self.known:
+            if finding.severity == "warning" and finding.check in _SUSPECTS:
+                yield replace(finding, severity="error", evidence=finding.evidence + seen)
 
     def _explain(self, run: _Run, order: Array) -> None:
         """Looks for a cause in rate and optimiser, and falls back to the symptom."""
@@ -271,7 +330,7 @@ class _Examination:
         if by_heart is not None:
             self.found += [by_heart]
         elif self._informative():
-            self.found += [self._stuck(run, len(order))]
+            self.found += list(self._too_small()) or [self._stuck(run, len(order))]
 
     def _drop(self, check: str) -> None:
         self.found = [finding for finding in self.found if finding.check != check]
@@ -416,8 +475,9 @@ class _Examination:
         inputs = [np.asarray(a, np.float64) for a in self.subject.train.take(slice(0, 512)).inputs.values()]
         # Inputs on a large scale make gradients large without any help from the layers.
         scale = max((float(np.sqrt(np.mean(a**2))) for a in inputs if a.dtype.kind == "f"), default=1.0)
-        # Strong penalties have large gradients of their own.
-        if not influence or self.constant is None or self.trial.penalty > abs(self.reference):
+        # Strong penalties have large gradients of their own, and beside tiny targets any output is large.
+        tiny = any(finding.check == "target-scale" for finding in self.known)
+        if not influence or self.constant is None or tiny or self.trial.penalty > abs(self.reference):
             return
         name, largest = max(influence, key=lambda pair: pair[1])
         if largest > _EXPLODED * max(1.0, scale) ** 2:
@@ -691,14 +751,58 @@ class _Examination:
 
     def _by_heart(self, adam: Learner) -> Finding | None:
         """Whether a few samples cannot be learned by heart, from any of several starts."""
+        tried = self._learn_by_heart(adam, _FEW)
+        if tried is None or tried.learned:
+            return self._unlucky(tried.failed_starts) if tried and tried.failed_starts else None
+        against = "the first loss" if tried.of_first else "a constant answer"
+        return Finding(
+            "tiny-overfit",
+            "error",
+            "model",
+            f"{tried.samples} samples alone cannot be learned by heart: after {_STEPS} steps the loss "
+            f"is {tried.best:.3g}, where {against} gives {tried.goal:.3g} and near 0 is expected, with Adam "
+            "too.",
+            "a loss or labels that do not suit the output, weights that are all the same, a penalty that is "
+            "far too strong, or a gradient that does not reach the weights.",
+            "look at the loss and the output layer first, then at penalties and initial weights.",
+            "A47, A53; Goodfellow, Bengio and Courville 2016, section 11.5",
+        )
+
+    def _too_small(self) -> Iterator[Finding]:
+        """Whether a net of few units cannot even learn some samples by heart, so that it must stay poor."""
+        weights = self._weights
+        hidden = [call for call in self._calls if call.layer.trainable_weights]
+        # A single layer is a choice of its own, and numbers have noise.
+        if weights > len(self.trial.rows) or weights > _TINY_NET or len(hidden) < 2 or not self.classes:
+            return
+        tried = self._learn_by_heart(self._adam(), _MANY, _HALF)
+        if tried is None or tried.learned:
+            return
+        yield Finding(
+            "capacity",
+            "error",
+            "model",
+            f"{weights} weights learn from {self.subject.train.total or len(self.subject.train):,} samples; "
+            f"{tried.samples} of them alone cannot be learned by heart from any of {1 + _RESTARTS} starts: "
+            f"the loss stays at {tried.best:.3g} of {tried.goal:.3g}, where near 0 is expected.",
+            "too few units for what has to be told apart.",
+            "begin with about as many weights as there are samples.",
+            "A54",
+        )
+
+    @property
+    def _weights(self) -> int:
+        return sum(math.prod(v.shape) for v in self.model.trainable_variables)
+
+    def _learn_by_heart(self, adam: Learner, count: int, share: float = _BY_HEART) -> _ByHeart | None:
+        """Whether a share of the loss can be taken off; `None` where nothing is to learn, or no time."""
         trial = self.trial
-        rows = trial.few(_FEW)
+        rows = trial.few(count)
         if len(rows) < 2 or (trial.batch or 0) > len(rows) or len(np.unique(self._first_labels(rows))) < 2:
             return None
         reference = trial.constant_loss(rows)
-        weights = sum(math.prod(v.shape) for v in self.model.trainable_variables)
         best = math.inf
-        for failed_starts in range(1 + (_RESTARTS if weights <= _TINY_NET else 0)):
+        for failed_starts in range(1 + (_RESTARTS if self._weights <= _TINY_NET else 0)):
             for learner, factor in ((adam, 1.0), (adam, 10.0), (self.learner, 1.0)):
                 if not self._time_for(_STEPS):
                     return None
@@ -710,20 +814,9 @@ class _Examination:
                     end = min(course.end, trial.look(rows).loss) if course.finite else math.inf
                 goal = first if reference is None else reference
                 best = min(best, end)
-                if end <= goal - _BY_HEART * abs(goal):
-                    return self._unlucky(failed_starts) if failed_starts else None
-        against = "the first loss" if reference is None else "a constant answer"
-        return Finding(
-            "tiny-overfit",
-            "error",
-            "model",
-            f"{len(rows)} samples alone cannot be learned by heart: after {_STEPS} steps the loss is "
-            f"{best:.3g}, where {against} gives {goal:.3g} and near 0 is expected, with Adam too.",
-            "a loss or labels that do not suit the output, weights that are all the same, a penalty that is "
-            "far too strong, or a gradient that does not reach the weights.",
-            "look at the loss and the output layer first, then at penalties and initial weights.",
-            "A47, A53; Goodfellow, Bengio and Courville 2016, section 11.5",
-        )
+                if end <= goal - share * abs(goal):
+                    return _ByHeart(len(rows), True, best, goal, reference is None, failed_starts)
+        return _ByHeart(len(rows), False, best, goal, reference is None, failed_starts)
 
     def _first_labels(self, rows: Array) -> Array:
         labels = keras.tree.flatten(self.trial.rows.y)[0]

@@ -800,18 +800,12 @@ def _labels_among_inputs(subject: Subject, head: _Target) -> Iterator[Finding]:
 
 
 def _copy_of(flat: Array, targets: Array, plain: Array, classes: bool) -> int | None:
-    """The column that equals a label; for classes also on another scale."""
-    if not classes:
-        for target in plain.T:
-            if target.std() > 0:
-                same = np.flatnonzero(np.all(np.isclose(flat, target[:, None], rtol=1e-5, atol=0), axis=0))
-                if len(same):
-                    return int(same[0])
-        return None
-    x, t = _unit(flat), _unit(np.concatenate([targets, plain], axis=1))
-    # A float64 correlation of a copy is 1 up to rounding, of float32 columns to about 1e-6.
+    """The column that equals a label, also on another scale."""
+    x, t = _unit(flat), _unit(np.concatenate([targets, plain], axis=1) if classes else plain)
+    # The correlation of float32 copies is 1 up to about 1e-13. Steps of a series, which are no copies,
+    # get close to 1 as well, and classes of few rows do not.
     with np.errstate(all="ignore"):
-        copies = np.flatnonzero((np.abs(x.T @ t) > 1 - 1e-5).any(axis=1))
+        copies = np.flatnonzero((np.abs(x.T @ t) > 1 - (1e-5 if classes else 1e-10)).any(axis=1))
     return int(copies[0]) if len(copies) else None
 
 

@@ -109,6 +109,16 @@ def _blind(pair: Pair) -> Finding | None:
     first, other = (np.repeat(pair.seen[i : i + 1], len(rows), axis=0) for i in (0, others[0]))
     values = [pair.probe.value(y, outputs) for y in (first, other)]
     used = values[0] != values[1]
+    pulls = [pair.probe.gradient(y, outputs) for y in (first, other)]
+    if used and all(p is not None for p in pulls) and not np.allclose(*pulls, rtol=1e-5, atol=0):
+        return pair.finding(
+            "loss-reduction",
+            "error",
+            f"{pair.probe.name} stays the same when the labels of a batch change places; "
+            "a loss that compares each sample with its own label is expected.",
+            "a mean over the batch that is taken before labels and outputs are compared.",
+            "compare first, sample by sample, and take the mean last.",
+        )
     return pair.finding(
         "output-loss",
         "error" if used else "warning",

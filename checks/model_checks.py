@@ -23,6 +23,7 @@ from keras_practice.callbacks.steps import flat_gradient, hooked, innermost
 from keras_practice.checks.anatomy import Call, Head
 from keras_practice.checks.borrowing import borrowed
 from keras_practice.checks.report import Finding, Severity
+from keras_practice.checks.rows import Rows
 from keras_practice.checks.subject import Check, Subject
 
 Array = np.ndarray[Any, Any]
@@ -388,13 +389,22 @@ class _Pull:
     """What the loss of a few samples pulls at.
 
     Attributes:
-        loss: The loss without the penalties.
+        loss: The loss without the penalties on weights.
+        activity_penalty: The part of it that layers add for their activities.
         gradients: That of each trainable array by its id, without the penalties; `None`
             for an array that the loss cannot reach.
+        inputs: The same for each input array of floats, by name, `(samples, ...)`.
     """
 
     loss: float
+    activity_penalty: float
     gradients: dict[int, Array | None]
+    inputs: dict[str, Array | None]
+
+    @property
+    def data_loss(self) -> float:
+        """What right outputs could save."""
+        return self.loss - self.activity_penalty
 
 
 _kept: dict[int, dict[Any, Any]] = {}
@@ -445,12 +455,17 @@ def _gradients(subject: Subject, *, training: bool) -> _Pull | None:
     x, y = (keras.tree.map_structure(tf.convert_to_tensor, nest) for nest in (rows.x, rows.y))
     metrics = [(variable, np.array(variable.numpy())) for variable in model.metrics_variables]
     weights = model.trainable_variables
+    inputs = {name: a for name, a in Rows(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
     try:
         with borrowed(model, rows.x), tf.GradientTape() as tape:
+            tape.watch(list(inputs.values()))
             outputs = model(x, training=training)
             whole = model.compute_loss(x=x, y=y, y_pred=outputs, training=training)
-            loss = whole - sum(_penalties(weights), start=tf.zeros((), whole.dtype))
-            gradients = tape.gradient(loss, [weight.value for weight in weights])
+            penalties = sum(_penalties(weights), start=tf.zeros((), whole.dtype))
+            activity = sum(model.losses, start=tf.zeros((), whole.dtype)) - penalties
+            loss = whole - penalties
+            sources = [*(weight.value for weight in weights), *inputs.values()]
+            gradients = tape.gradient(loss, sources)
     except Exception:  # The user's own loss may fail in any way; other checks say so.
         return None
     finally:
@@ -458,9 +473,13 @@ def _gradients(subject: Subject, *, training: bool) -> _Pull | None:
             variable.assign(value)
     found = {
         id(weight): None if gradient is None else np.asarray(flat_gradient(gradient, math.prod(weight.shape)))
-        for weight, gradient in zip(weights, gradients, strict=True)
+        for weight, gradient in zip(weights, gradients[: len(weights)], strict=True)
     }
-    return _Pull(float(loss), found)
+    by_name = {
+        name: None if gradient is None else np.asarray(tf.convert_to_tensor(gradient))
+        for name, gradient in zip(inputs, gradients[len(weights) :], strict=True)
+    }
+    return _Pull(float(loss), float(activity), found, by_name)
 
 
 def _penalties(weights: Iterable[Any]) -> Iterator[Any]:
@@ -1019,10 +1038,11 @@ def _off_scale(subject: Subject, flow: _Flow, call: Call, kernel: Array, product
     is_last, is_first = flow.ahead[product.name] == 0, flow.depth[product.name] == 1
     normalised, skips = flow.is_normalised(product), flow.joins_others(product)
     if ratio < 1:
-        if is_last or normalised or ratio > 1 / _FAR:
+        lost_in_all = _lost_in_all(subject)
+        if is_last or normalised or (ratio > 1 / _FAR and not lost_in_all):
             return None
         lost = ratio < _LOST and gain < 1 / _FAR
-        severity: Severity = "error" if (lost or _lost_in_all(subject)) and not skips else "warning"
+        severity: Severity = "error" if (lost or lost_in_all) and not skips else "warning"
     else:
         if normalised or gain <= _OFF:
             return None
@@ -1208,6 +1228,87 @@ def _layer_of(model: keras.Model, weight: Any) -> str:
         if any(weight is other for other in layer.trainable_weights) and not isinstance(layer, keras.Model):
             return str(layer.name)
     return str(weight.path.rpartition("/")[0] or weight.path)
+
+
+# More than half of what is given has no bearing on what comes out.
+_MOST_UNREAD = 0.5
+_CROPS = (
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
+    keras.layers.Cropping3D,
+    keras.layers.CenterCrop,
+    keras.layers.RandomCrop,
+)
+
+
+def ignores_input(subject: Subject) -> Iterable[Finding]:
+    """Inputs, or most numbers of one, that have no bearing on the output.
+
+    Source:
+        A53; Karpathy 2019, "A recipe for training neural networks".
+    """
+    pull = _pull(subject)
+    if pull is None or len(subject.train) < 2 or _once(subject, _is_trained):
+        return []
+    rows = subject.train.spread(_TRIED, subject.seed)
+    found = []
+    for name, values in rows.inputs.items():
+        if name in pull.inputs:
+            gradient = pull.inputs[name]
+            read = np.zeros(values.shape[1:], bool) if gradient is None else np.any(gradient, axis=0)
+        elif values.dtype.kind in "iu":
+            read = np.full(values.shape[1:], _bears_on_the_output(subject, rows, name))
+        else:
+            continue
+        varies = np.any(values != values[:1], axis=0)
+        unread = float(np.mean(np.logical_not(read[varies]))) if varies.any() else 0.0
+        where = _lost_at(subject, name) if unread == 1 else name
+        crops = any(isinstance(layer, _CROPS) for layer in _layers(subject))
+        if where is None or unread <= _MOST_UNREAD or (unread < 1 and crops):
+            continue
+        found.append(
+            Finding(
+                "ignores-input",
+                "error",
+                where,
+                f"{unread:.0%} of the {int(varies.sum()):,} numbers of {name} that differ between samples "
+                "have no bearing on the output; 0% are expected.",
+                "another tensor passed on in its place, a mask that lets nothing through, or an index "
+                "that takes one step of many.",
+                f"follow {name} through the layers, and find where it is left out.",
+                "A53; Karpathy 2019, 'A recipe for training neural networks'",
+            )
+        )
+    return found
+
+
+def _bears_on_the_output(subject: Subject, rows: Rows, name: str) -> bool:
+    """Whether outputs change when one input is taken from other samples."""
+    moved = {key: np.roll(a, 1, axis=0) if key == name else a for key, a in rows.inputs.items()}
+    x = moved if isinstance(rows.x, dict) else keras.tree.pack_sequence_as(rows.x, list(moved.values()))
+    with borrowed(subject.model, rows.x):
+        one, other = (keras.tree.flatten(subject.model(inputs, training=False)) for inputs in (rows.x, x))
+    return any(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True))
+
+
+def _lost_at(subject: Subject, name: str) -> str | None:
+    """The place where all that one input says is lost; `None` where weights or dead units lose it."""
+    if len(subject.train.inputs) > 1:
+        return name
+    if any(_differs(out) for out in keras.tree.flatten(subject.anatomy.outputs)):
+        return None  # The loss has no use for it; the output does.
+    for call in subject.anatomy.calls:
+        if isinstance(call.layer, keras.layers.InputLayer) or not call.inputs or not call.outputs:
+            continue
+        if not any(_differs(a) for a in call.inputs):
+            return call.name  # What came to it was the same for all samples.
+        if not any(_differs(a) for a in call.outputs):
+            return None if call.layer.weights or call.activation else call.name
+    return name
+
+
+def _differs(values: Array) -> bool:
+    return bool(np.any(values != values[:1]))
 
 
 # A share of 0.5 is the strongest usual one; from 0.8 on, little of the signal is left.
@@ -1405,7 +1506,7 @@ def over_regularized(subject: Subject) -> Iterable[Finding]:
     """
     flow = _flow(subject)
     findings = [*_dear(subject, flow), *_pushed_to_zero(subject), *_constrained(flow, subject)]
-    return _sorted([*findings, *_decayed(subject)])
+    return _sorted([*findings, *_silenced(subject), *_decayed(subject)])
 
 
 def _dear(subject: Subject, flow: _Flow) -> Iterator[Finding]:
@@ -1528,6 +1629,24 @@ def _constrained(flow: _Flow, subject: Subject) -> Iterator[Finding]:
             )
 
 
+def _silenced(subject: Subject) -> Iterator[Finding]:
+    """Penalties on activities that cost more than all that can be learned."""
+    layers = [layer for layer in _layers(subject) if getattr(layer, "activity_regularizer", None) is not None]
+    pull = _pull(subject) if layers else None
+    if pull is None or not 0 < pull.data_loss < pull.activity_penalty:
+        return
+    yield Finding(
+        "over-regularized",
+        "warning",
+        ", ".join(str(layer.name) for layer in layers[:4]) + (", ..." if len(layers) > 4 else ""),
+        f"the penalty on activities is {pull.activity_penalty:.3g} at the start, and the loss to be saved is "
+        f"{pull.data_loss:.3g}; a tenth of it is expected at most.",
+        "a penalty on activities so large that silence is the best answer.",
+        "use a factor of 1e-4 or less for each unit's activity.",
+        "A6; Goodfellow, Bengio and Courville 2016, section 7.10",
+    )
+
+
 def _decayed(subject: Subject) -> Iterator[Finding]:
     optimizer = innermost(subject.model.optimizer)
     decay = _number(getattr(optimizer, "weight_decay", None) or 0.0)
@@ -1609,6 +1728,7 @@ def _oversized(subject: Subject) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     frozen,
     disconnected,
+    ignores_input,
     no_nonlinearity,
     double_activation,
     saturating_activation,

@@ -19,6 +19,12 @@ from keras_practice.checks.subject import Check, Subject
 _EPOCHS = 100
 # Schedules are looked at so often over it.
 _POINTS = 11
+# For their sum, more closely at the start.
+_FINE = 400
+_FEW_STEPS = 100
+# From here on an average is slower than usual.
+_SLOW_MOMENTUM = 0.995
+_LONG_FIT = 2_000  # steps
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,9 @@ def learning_rate_high(subject: Subject) -> Iterable[Finding]:
     highest = max(rates)
     if not all(math.isfinite(rate) for rate in rates):
         return [_rate_finding("learning-rate-high", "error", name, math.nan, usual.rate)]
-    # Momentum makes the steps of plain SGD longer by this.
-    longer = 1.0
-    if name == "sgd":
-        momentum = _setting(subject, "momentum")
-        longer = 1 / (1 - momentum) if 0 < momentum < 1 else 1.0
-    effective = highest * max(1.0, longer / 10)
+    effective = highest
+    if name == "sgd" and (momentum := _setting(subject, "momentum")) < _SLOW_MOMENTUM:
+        effective *= max(1.0, _lengthens(momentum) / 10)  # More than that is the momentum's own fault.
     # Where weights are large, as in nets of a few inputs, so may the steps be.
     whole = _weight_size(subject) if usual.scale_free else 0.0
     if effective >= usual.extreme and effective >= whole:
@@ -86,8 +89,13 @@ def learning_rate_high(subject: Subject) -> Iterable[Finding]:
     return [_rate_finding("learning-rate-high", severity, name, highest, usual.rate)]
 
 
+def _lengthens(momentum: float) -> float:
+    """How many times longer the steps of plain SGD become."""
+    return 1 / (1 - momentum) if 0 < momentum < 1 else 1.0
+
+
 def learning_rate_low(subject: Subject) -> Iterable[Finding]:
-    """A learning rate that is zero, negative, or moves nothing in a hundred epochs.
+    """A learning rate that is zero, negative, moves nothing in a hundred epochs, or runs out at once.
 
     Source:
         A23, A42.
@@ -102,6 +110,8 @@ def learning_rate_low(subject: Subject) -> Iterable[Finding]:
     total = float(np.mean(rates)) * steps
     if max(rates) == 0:
         return [_rate_finding("learning-rate-low", "error", name, 0.0, usual.rate if usual else 1e-3)]
+    if (short := _runs_out(subject, name)) is not None:
+        return [short]
     if usual is None:
         return []
     size = _weight_size(subject)
@@ -123,6 +133,34 @@ def learning_rate_low(subject: Subject) -> Iterable[Finding]:
     if severity is None:
         return []
     return [_rate_finding("learning-rate-low", severity, name, max(rates), usual.rate, moved)]
+
+
+def _runs_out(subject: Subject, name: str) -> Finding | None:
+    """A schedule that is over before the data have been seen once: steps were taken for epochs."""
+    schedule = _schedule(subject)
+    if schedule is None:
+        return None
+    steps = np.unique(np.geomspace(1, _steps(subject), _FINE).astype(np.int64)) - 1
+    rates = np.array([float(np.asarray(schedule(int(step)))) for step in steps])
+    highest = float(np.abs(rates).max())
+    if not np.all(np.isfinite(rates)) or highest == 0:
+        return None
+    # All steps together, in steps at the highest rate.
+    full = float(np.sum(rates[:-1] * np.diff(steps))) / highest
+    epoch = _steps(subject) // _EPOCHS
+    if full >= min(epoch, _FEW_STEPS):
+        return None
+    return Finding(
+        "learning-rate-low",
+        "error",
+        "optimizer",
+        f"the learning rate of {name} starts at {rates[0]:.3g} and is {rates[-1]:.2g} in the end; all steps "
+        f"of {_EPOCHS} epochs add up to {full:.3g} at its highest, where an epoch has {epoch:,} and "
+        "several epochs are expected.",
+        "a schedule that counts steps, and was given a number of epochs.",
+        f"multiply the schedule's decay_steps by the {epoch:,} steps of an epoch.",
+        "A22, A23",
+    )
 
 
 def _rate_finding(
@@ -163,15 +201,21 @@ def _rates(subject: Subject) -> list[float]:
     optimizer = innermost(subject.model.optimizer)
     if optimizer is None:
         return []
-    # The public property gives a schedule's value now; its whole course is in the configuration.
-    schedule = getattr(optimizer, "_learning_rate", None)
+    schedule = _schedule(subject)
     try:
-        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        if schedule is not None:
             points = np.unique(np.linspace(0, _steps(subject), _POINTS).astype(np.int64))
             return [float(np.asarray(schedule(int(step)))) for step in points]
         return [float(np.asarray(optimizer.learning_rate))]
     except (AttributeError, TypeError, ValueError):
         return []  # An optimiser of the user's own, without a rate that can be read.
+
+
+def _schedule(subject: Subject) -> Any:
+    """The schedule of the learning rate; `None` for a number."""
+    # The public property gives a schedule's value now, and not its course.
+    schedule = getattr(innermost(subject.model.optimizer), "_learning_rate", None)
+    return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None
 
 
 def _setting(subject: Subject, name: str) -> float:
@@ -219,7 +263,7 @@ def optimizer_config(subject: Subject) -> Iterable[Finding]:
     if optimizer is None:
         return []
     found = [
-        *_momentum(optimizer),
+        *_momentum(subject, optimizer),
         *_betas(optimizer),
         *_epsilon(optimizer),
         *_clipping(subject, optimizer),
@@ -232,18 +276,23 @@ def _config(severity: Severity, evidence: str, cause: str, fix: str, source: str
     return Finding("optimizer-config", severity, "optimizer", evidence, cause, fix, source)
 
 
-def _momentum(optimizer: Any) -> Iterator[Finding]:
+def _momentum(subject: Subject, optimizer: Any) -> Iterator[Finding]:
     for name, usual in (("momentum", 0.9), ("beta_1", 0.9)):
         value = _number(optimizer, name)
-        if value is None or 0 <= value < 0.995:
+        if value is None or 0 <= value < _SLOW_MOMENTUM:
             continue
         broken = not 0 <= value < 1
+        # An average over more steps than there are goes on where the first ones went.
+        hopeless = broken or _lengthens(value) > max(_steps(subject), _LONG_FIT)
+        if name == "momentum" and not broken:
+            rate = max(_rates(subject), default=0.0)
+            hopeless = hopeless or rate * _lengthens(value) / 10 >= _USUAL["sgd"].extreme
         yield _config(
-            "error" if broken else "warning",
-            f"{name} is {value:.4g}; {usual} is expected, and less than 1 in any case.",
+            "error" if hopeless else "warning",
+            f"{name} is {value:.6g}; {usual} is expected, and less than 1 in any case.",
             "steps that never come to rest."
             if broken
-            else f"an average over {1 / (1 - value):,.0f} steps, which turns too slowly.",
+            else f"an average over {_lengthens(value):,.0f} steps, which turns too slowly.",
             f"use {name}={usual}.",
             "A20; Sutskever et al. 2013",
         )
@@ -367,7 +416,10 @@ def no_clipping(subject: Subject) -> Iterable[Finding]:
     ]
     if not layers:
         return []
-    simple = any(isinstance(layer, keras.layers.SimpleRNN) for layer in layers)
+    # Adam's steps are of bounded length, whatever the gradient.
+    simple = any(isinstance(layer, keras.layers.SimpleRNN) for layer in layers) or isinstance(
+        optimizer, keras.optimizers.SGD
+    )
     length = max((_length(subject, layer) for layer in layers), default=0)
     return [
         Finding(

@@ -8,6 +8,7 @@ from keras import layers
 from keras_practice import data, recipes
 from keras_practice.checks.behaviour import behaviour
 from keras_practice.checks.borrowing import borrowed
+from keras_practice.checks.report import Finding
 from keras_practice.checks.subject import subject_of
 
 DIGITS, WINE, DIABETES = (data.load(name) for name in ("digits", "wine", "diabetes"))
@@ -76,9 +77,9 @@ def recipe(build, dataset, **options):
     return recipes.compile_for(build(dataset.input_shape, dataset.task, **options), dataset.task)
 
 
-def look(model, x=X, y=Y, seconds=ENOUGH):
+def look(model, x=X, y=Y, seconds=ENOUGH, known=()):
     with borrowed(model, x if isinstance(x, dict) else x[:1]):
-        return behaviour(subject_of(model, x, y), time.monotonic() + seconds)
+        return behaviour(subject_of(model, x, y), time.monotonic() + seconds, known)
 
 
 def errors(found):
@@ -162,6 +163,44 @@ def test_a_fault_is_found_by_its_name(name):
     found = look({**FAULTY, **SLOW_FAULTY}[name]())
     assert name in errors(found), found
     assert found == sorted(found, key=lambda f: f.severity != "error")
+
+
+def suspicion(check):
+    return Finding(check, "warning", "somewhere", "this was seen.", "a cause.", "a fix.", "A53")
+
+
+def test_a_training_that_fails_bears_a_suspicion_out():
+    model = net(layers.Dense(32, "relu", kernel_regularizer=HUGE_PENALTY), kernel_regularizer=HUGE_PENALTY)
+    found = look(model, known=[suspicion("over-regularized"), suspicion("leakage")])
+    (confirmed,) = [finding for finding in found if finding.where == "somewhere"]
+    assert (confirmed.check, confirmed.severity) == ("over-regularized", "error")
+    assert confirmed.evidence.startswith("this was seen. A short training bears it out: after 300 steps")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(100.0)], ids=["learns", "rate too high"])
+def test_a_suspicion_stays_one_where_the_model_learns_or_another_cause_is_shown(optimizer):
+    found = look(relu_net(optimizer), known=[suspicion("dropout-rate")])
+    assert all(finding.where != "somewhere" for finding in found)
+
+
+def test_beside_tiny_targets_no_gradient_explodes():
+    model = recipe(recipes.mlp, DIABETES, units=(32,))
+    x, y = DIABETES.train.x, 1e-6 * DIABETES.train.y
+    assert errors(look(model, x, y)) == ["exploding-gradient"]
+    found = look(model, x, y, known=[suspicion("target-scale")])
+    assert "exploding-gradient" not in errors(found)
+
+
+@pytest.mark.parametrize(("units", "expected"), [(2, ["capacity"]), (32, [])])
+def test_too_few_units_for_what_has_to_be_told_apart(units, expected):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 900)
+    far = rng.uniform(0.1, 1, 900)
+    angle = 2 * np.pi * (1.5 * far + y / 3)
+    x = np.stack([far * np.cos(angle), far * np.sin(angle)], axis=1).astype("float32") * 2
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(units, "relu"), layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    assert errors(look(model, x, y)) == expected
 
 
 def test_a_symptom_is_not_reported_beside_its_cause():

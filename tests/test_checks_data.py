@@ -356,6 +356,15 @@ def test_labels_among_the_inputs(copy):
 def test_a_target_among_the_inputs():
     x = np.concatenate([X, X[:, :1] * 3], axis=1)
     assert verdicts(regressor(7), x, x[:, 6], check=data_checks.leakage) == [("leakage", "warning")]
+    in_thousands = x[:, 6] * 1_000 - 5
+    assert verdicts(regressor(7), x, in_thousands, check=data_checks.leakage) == [("leakage", "warning")]
+
+
+def test_a_smooth_series_is_no_copy_of_its_next_value():
+    walk = RNG.normal(size=2_000).cumsum().astype("float32")
+    x = np.lib.stride_tricks.sliding_window_view(walk, 6)[:-1]
+    assert np.corrcoef(x[:, 5], walk[6:])[0, 1] > 0.99
+    assert verdicts(regressor(6), np.array(x), walk[6:], check=data_checks.leakage) == []
 
 
 # ---- order

@@ -89,6 +89,25 @@ def subclassed(between):
     return model
 
 
+IGNORES = ("ignores-input", "error")
+
+
+class First(L.Layer):
+    def call(self, x):
+        return x[:, 0]
+
+
+class Nothing(L.Layer):
+    def call(self, x):
+        return x * 0.0
+
+
+def sides(dtype):
+    a, b = (keras.Input((6 if dtype == "int32" else 8,), dtype=dtype, name=name) for name in "ab")
+    start = L.Flatten()(L.Embedding(50, 4)(a)) if dtype == "int32" else a
+    return functional({"a": a, "b": b}, softmax()(relu()(start)))
+
+
 # A catalog of faults: model, data, then check, severity and a part of where.
 def dense_pair():
     return net(L.Dense(16, name="one"), relu(name="two"), softmax())
@@ -349,6 +368,26 @@ FAULTS = {
         "optimizer",
     ),
     "one-unit": (lambda: net(relu(), relu(1, name="neck"), softmax()), X, Y, "capacity", "error", "neck"),
+    "dear-activities": (
+        lambda: net(relu(512, name="hidden", activity_regularizer=keras.regularizers.L1(0.05)), softmax()),
+        X,
+        Y,
+        "over-regularized",
+        "warning",
+        "hidden",
+    ),
+    "faded": (
+        lambda: net(*[L.Dense(16, "tanh", name=f"d{i}", **normal(0.05)) for i in range(12)], softmax()),
+        X,
+        Y,
+        "initial-weights",
+        "error",
+        "d",
+    ),
+    "first-step": (lambda: net(First(), relu(), softmax(4), shape=(6, 2)), STEPS, KINDS, *IGNORES, "x"),
+    "one-side": (lambda: sides("float32"), {"a": X, "b": X[::-1]}, Y, *IGNORES, "b"),
+    "one-side-of-words": (lambda: sides("int32"), {"a": WORDS, "b": WORDS[::-1]}, Y[:48], *IGNORES, "b"),
+    "nothing-left": (lambda: net(Nothing(name="gone"), relu(), softmax()), X, Y, *IGNORES, "gone"),
 }
 
 
@@ -507,6 +546,27 @@ HEALTHY = {
 }
 
 
+HEALTHY |= {
+    "cropped": (
+        lambda: net(L.Cropping2D(4), L.Flatten(), relu(), softmax(4), shape=(12, 12, 1)),
+        IMAGES,
+        KINDS,
+    ),
+    "largest-word": (
+        lambda: net(L.Embedding(50, 8), L.GlobalMaxPooling1D(), relu(), softmax(), shape=(6,)),
+        WORDS,
+        Y[:48],
+    ),
+    "schedule-in-steps": (
+        lambda: net(
+            relu(), softmax(), optimizer=optimizers.Adam(optimizers.schedules.CosineDecay(1e-3, 200))
+        ),
+        X,
+        Y,
+    ),
+}
+
+
 @pytest.mark.parametrize("case", HEALTHY)
 def test_a_sound_model_is_left_in_peace(case):
     build, x, y = HEALTHY[case]
@@ -630,7 +690,14 @@ OPTIMIZERS = {
     ),
     "adadelta": (lambda: optimizers.Adadelta(), "learning-rate-low", "warning"),
     "momentum": (lambda: optimizers.SGD(0.01, momentum=0.999), "optimizer-config", "warning"),
+    "momentum-too-long": (lambda: optimizers.SGD(0.01, momentum=0.9999), "optimizer-config", "error"),
     "beta_1": (lambda: optimizers.Adam(beta_1=1.0), "optimizer-config", "error"),
+    "beta_1-too-long": (lambda: optimizers.Adam(beta_1=0.99999), "optimizer-config", "error"),
+    "schedule-in-epochs": (
+        lambda: optimizers.Adam(optimizers.schedules.ExponentialDecay(1e-3, 1, 0.5)),
+        "learning-rate-low",
+        "error",
+    ),
     "beta_2": (lambda: optimizers.Adam(beta_2=0.1), "optimizer-config", "warning"),
     "epsilon": (lambda: optimizers.Adam(epsilon=1.0), "optimizer-config", "warning"),
     "clip-sgd": (lambda: optimizers.SGD(clipnorm=1e-6), "optimizer-config", "error"),
@@ -679,6 +746,7 @@ def test_usual_optimizers_are_left_in_peace(case):
         (lambda: L.SimpleRNN(4), lambda: optimizers.Adam(), "warning"),
         (lambda: L.LSTM(4), lambda: optimizers.Adam(), "info"),
         (lambda: L.Bidirectional(L.GRU(4)), lambda: optimizers.Adam(), "info"),
+        (lambda: L.LSTM(4), lambda: optimizers.SGD(), "warning"),
         (lambda: L.LSTM(4), lambda: optimizers.Adam(clipvalue=0.5), None),
         (
             lambda: L.LSTM(4),

@@ -437,6 +437,12 @@ WRONG = {
     "wrong sign, numbers": lambda: ("output-loss", dense(1), lambda y, p: -ops.mean((y - p) ** 2), NUMBERS),
     "a correlation to lower": lambda: ("output-loss", dense(1), correlation, NUMBERS),
     "no square": lambda: ("output-loss", dense(1), lambda y, p: ops.mean(y - p), NUMBERS),
+    "mean first, square after": lambda: (
+        "loss-reduction",
+        dense(1),
+        lambda y, p: ops.square(ops.mean(y) - ops.mean(p)),
+        NUMBERS,
+    ),
     "no gradient": lambda: (
         "output-loss",
         dense(3, "softmax"),

@@ -120,6 +120,23 @@ def test_a_symptom_stands_below_its_cause():
     assert names == ["output-loss", "initial-weights", "vanishing-gradient", "loss-stuck", "input-scale"]
 
 
+def finding(where, severity="warning", check="dropout-rate"):
+    return Finding(check, severity, where, f"seen in {where}.", "c", "f", "s")
+
+
+def test_one_fault_in_many_layers_is_one_finding():
+    (joined,) = in_order([finding(f"layer{i}") for i in range(5)])
+    assert joined.where == "layer0, layer1, layer2 and 2 more"
+    assert "In layer0: seen in layer0." in joined.evidence
+    assert len(in_order([finding("a"), finding("b")])) == 2
+    assert len(in_order([finding("a"), finding("b"), finding("c", check="capacity")])) == 3
+
+
+def test_of_one_fault_the_gravest_finding_stands():
+    for found in ([finding("a"), finding("a", "error")], [finding("a", "error"), finding("a")]):
+        assert [(f.where, f.severity) for f in in_order(found)] == [("a", "error")]
+
+
 def test_every_name_is_known_once():
     assert len(set(CHECKS)) == len(CHECKS)
 

@@ -371,7 +371,8 @@ def logarithm_of_counts_without_an_epsilon(seed, fault=True):
     return Program(model, given.counts(seed), epochs=30)
 
 
-@faulty("initial-loss", "loss-diverges")  # The loss is not a number as soon as an output is exactly 0 or 1.
+# The loss is not a number as soon as an output is exactly 0 or 1.
+@faulty("output-loss", "initial-loss", "loss-diverges")
 def cross_entropy_without_an_epsilon(seed, fault=True):
     """Cross-entropy written by hand; on counts of thousands the sigmoid rounds to 0 and 1."""
 
