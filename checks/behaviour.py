@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_practice.checks.report import Finding, Severity
+from keras_practice.checks.report import Finding, Severity, gravest_first
 from keras_practice.checks.subject import Subject, loss_name
 from keras_practice.checks.trial import Course, Learner, Trial, View, fresh_weights, own_optimizer
 
@@ -133,13 +133,9 @@ def behaviour(subject: Subject, deadline: float, known: Sequence[Finding] = ()) 
             found.extend(examination.findings())
     except Exception as error:  # Whatever a user's layer, loss or optimiser raises.
         if examination.own_training:
-            return _sorted(examination.found)
-        return _sorted([*examination.found, _raised(error)])
-    return _sorted(found)
-
-
-def _sorted(found: list[Finding]) -> list[Finding]:
-    return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.severity))
+            return gravest_first(examination.found)
+        return gravest_first([*examination.found, _raised(error)])
+    return gravest_first(found)
 
 
 def _raised(error: Exception) -> Finding:

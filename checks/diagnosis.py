@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_practice.callbacks.direction import direction
 from keras_practice.checks.mistakes import Judged, judge
-from keras_practice.checks.report import Finding, Report, Severity
+from keras_practice.checks.report import Finding, Report, Severity, gravest_first
 from keras_practice.data import Dataset, Task
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +42,6 @@ _GAP, _LOSS_GAP = 0.2, 0.3
 # More of the same training is worth it where the next quarter brings a twentieth of the fall so far.
 _WORTH = 0.05
 _MOST_SAMPLES = 4_096
-_RANK = {"error": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +184,7 @@ def diagnose(
     for rule in (_diverges, _rate_high, _plateau, _rate_low, _fit, _overfitting, _noisy, _improving, _short):
         names = {finding.check for finding in findings}
         findings += rule(story, names)
-    findings.sort(key=lambda finding: _RANK[finding.severity])  # Stable: causes stay before effects.
-    return Report(tuple(findings), MappingProxyType(_figures(story)))
+    return Report(tuple(gravest_first(findings)), MappingProxyType(_figures(story)))
 
 
 def _read(

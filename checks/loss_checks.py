@@ -109,8 +109,11 @@ def _blind(pair: Pair) -> Finding | None:
     first, other = (np.repeat(pair.seen[i : i + 1], len(rows), axis=0) for i in (0, others[0]))
     values = [pair.probe.value(y, outputs) for y in (first, other)]
     used = values[0] != values[1]
-    pulls = [pair.probe.gradient(y, outputs) for y in (first, other)]
-    if used and all(p is not None for p in pulls) and not np.allclose(*pulls, rtol=1e-5, atol=0):
+    pull, other_pull = (pair.probe.gradient(y, outputs) for y in (first, other))
+    differs = (
+        pull is not None and other_pull is not None and not np.allclose(pull, other_pull, rtol=1e-5, atol=0)
+    )
+    if used and differs:
         return pair.finding(
             "loss-reduction",
             "error",

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from keras_practice.callbacks.steps import innermost
-from keras_practice.checks.model_checks import all_layers
-from keras_practice.checks.report import Finding, Severity
+from keras_practice.checks.flow import all_layers
+from keras_practice.checks.report import Finding, Severity, gravest_first
 from keras_practice.checks.subject import Check, Subject
 
 # A generous training; a rate that moves nothing in so many epochs never will.
@@ -269,7 +269,7 @@ def optimizer_config(subject: Subject) -> Iterable[Finding]:
         *_clipping(subject, optimizer),
         *_averages(subject, optimizer),
     ]
-    return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.severity))
+    return gravest_first(found)
 
 
 def _config(severity: Severity, evidence: str, cause: str, fix: str, source: str) -> Finding:

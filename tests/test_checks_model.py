@@ -9,9 +9,9 @@ from keras import layers as L
 from keras import optimizers
 
 from keras_practice import data, recipes
-from keras_practice.checks import model_checks, optimizer_checks
+from keras_practice.checks import model_checks, optimizer_checks, path_checks
 from keras_practice.checks.borrowing import borrowed
-from keras_practice.checks.model_checks import all_layers
+from keras_practice.checks.flow import all_layers
 from keras_practice.checks.subject import subject_of
 from keras_practice.data import Task
 from keras_practice.tuning.spaces import builder_arguments, dataset_for
@@ -630,7 +630,7 @@ def test_an_array_that_is_not_used_is_named():
 def test_where_the_gradient_stops_is_said():
     model = subclassed(tf.round)
     with borrowed(model, X[:1]):
-        (finding,) = model_checks.disconnected(subject_of(model, X, Y))
+        (finding,) = path_checks.disconnected(subject_of(model, X, Y))
     assert "rint in model" in finding.cause or "round in model" in finding.cause
 
 
@@ -640,7 +640,7 @@ def test_a_loss_that_fails_is_left_to_others():
 
     model = net(relu(), softmax(), loss=broken)
     with borrowed(model, X[:1]):
-        assert list(model_checks.disconnected(subject_of(model, X, Y))) == []
+        assert list(path_checks.disconnected(subject_of(model, X, Y))) == []
 
 
 @pytest.mark.parametrize(("batch_size", "severity"), [(1, "error"), (4, "warning"), (32, None)])

@@ -1,0 +1,189 @@
+"""Checks of the first weights: all alike, or on the wrong scale for their layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_practice.checks.activation_checks import share_at_limit
+from keras_practice.checks.anatomy import Call
+from keras_practice.checks.flow import Flow
+from keras_practice.checks.gradients import gradients_of
+from keras_practice.checks.report import Finding, Severity, gravest_first
+from keras_practice.checks.structure import (
+    SCALED,
+    TRANSPOSED,
+    Array,
+    bias_of,
+    calls_of,
+    flow_of,
+    is_fresh,
+    is_trained,
+    kernel_of,
+    once,
+    rms_of,
+    variation_of,
+)
+from keras_practice.checks.subject import Subject
+
+# With a tenth of them that can move, training frees the rest (Nielsen's nets start so).
+_MOST_AT_LIMIT = 0.9
+# Beyond a factor of 10 a few layers lose or multiply the signal by thousands.
+_FAR, _OFF = 10.0, 3.0
+# So small that no layer after it can bring the signal back in a usual training.
+_LOST = 1 / 100
+_LOST_IN_ALL = 1e-3
+
+
+def initial_weights(subject: Subject) -> Iterable[Finding]:
+    """Weights of an untrained model that are all alike, or on the wrong scale for their layer.
+
+    Source:
+        A2, A3; Glorot and Bengio 2010; He et al. 2015, "Delving deep into rectifiers".
+    """
+    if once(subject, is_trained):
+        return []
+    flow = flow_of(subject)
+    found = []
+    for call in calls_of(subject, SCALED):
+        kernel = kernel_of(call.layer)
+        if kernel is None or not call.layer.trainable or isinstance(call.layer, TRANSPOSED):
+            continue
+        products = flow.products(call.layer)
+        if not products:
+            continue
+        finding = _alike(subject, flow, call, kernel, products[0]) or _off_scale(
+            subject, flow, call, kernel, products[0]
+        )
+        found += [finding] if finding else []
+        found += list(_large_bias(subject, flow, call, kernel, products[0]))
+    return gravest_first(found)
+
+
+def _alike(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:
+    """All units of a hidden layer compute the same, and their gradients keep them the same."""
+    columns = kernel.reshape(-1, kernel.shape[-1])
+    is_last = flow.ahead[product.name] == 0
+    if is_last or columns.shape[1] < 2 or np.ptp(columns, axis=1).max() > 0:
+        return None
+    bias = bias_of(call.layer)
+    if bias is not None and np.ptp(bias) > 0:
+        return None
+    value = float(columns[0, 0])
+    same = bool(np.ptp(columns) == 0)
+    if value == 0 and same and flow.joins_others(product):
+        return None  # A block that starts as nothing beside a skip, or a gate.
+    pull = gradients_of(subject, training=False)
+    stuck = False
+    if pull is not None:
+        gradient = pull.gradients.get(id(getattr(call.layer, "kernel", None)))
+        if gradient is not None:
+            change = gradient.reshape(columns.shape)
+            stuck = bool(np.ptp(change, axis=1).max() <= 1e-3 * np.abs(change).max())
+    return Finding(
+        "initial-weights",
+        "error" if stuck else "warning",
+        call.name,
+        f"all {columns.shape[1]} units start with the same weights"
+        + (f" ({value:.3g})" if same else "")
+        + (" and the same gradient" if stuck else "")
+        + "; different ones are expected in each.",
+        "an initializer that gives a constant, which leaves the units copies of one another.",
+        "use a random initializer, such as 'he_normal' for ReLU.",
+        "A2; Goodfellow, Bengio and Courville 2016, section 8.4",
+    )
+
+
+def _off_scale(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:
+    fan_in, fan_out = math.prod(kernel.shape[:-1]), kernel.shape[-1]
+    scale = rms_of(kernel)
+    if fan_in * fan_out < 8 or scale == 0:
+        return None  # Too few numbers to know a scale by.
+    initializer = getattr(call.layer, "kernel_initializer", None)
+    by_size = isinstance(initializer, keras.initializers.VarianceScaling) and 0.1 < initializer.scale < 10
+    if by_size and is_fresh(call.layer):
+        return None  # It goes by the layer's size, in one of the known ways.
+    usual = [math.sqrt(1 / fan_in), math.sqrt(2 / fan_in)]
+    window = math.prod(kernel.shape[:-2])
+    usual.append(math.sqrt(2 / (fan_in + window * fan_out)))
+    low, high = min(usual), max(usual)
+    ratio = scale / high if scale > high else min(scale / low, 1.0)
+    if 1 / _OFF <= ratio <= _OFF or not call.inputs[0].size:
+        return None
+    gain = _gain(call)
+    is_last, is_first = flow.ahead[product.name] == 0, flow.depth[product.name] == 1
+    normalised, skips = flow.is_normalised(product), flow.joins_others(product)
+    if ratio < 1:
+        lost_in_all = _lost_in_all(subject)
+        if is_last or normalised or (ratio > 1 / _FAR and not lost_in_all):
+            return None
+        lost = ratio < _LOST and gain < 1 / _FAR
+        severity: Severity = "error" if (lost or lost_in_all) and not skips else "warning"
+    else:
+        if normalised or gain <= _OFF:
+            return None
+        severity = "error" if ratio > _FAR and not (is_last and is_first) else "warning"
+    expected = math.sqrt(2 / fan_in) if call.activation not in (None, "tanh", "sigmoid", "selu") else low
+    return Finding(
+        "initial-weights",
+        severity,
+        call.name,
+        f"the weights' root mean square is {scale:.2g}; "
+        f"about {expected:.2g} is expected for {fan_in} inputs.",
+        "an initializer with a scale of its own, which "
+        + ("lets the signal grow" if ratio > 1 else "makes the signal fade")
+        + " from layer to layer.",
+        "use 'he_normal' for ReLU, 'glorot_uniform' for the rest.",
+        "A2, A3; He et al. 2015",
+    )
+
+
+def _gain(call: Call) -> float:
+    """How many times larger a layer's signal is than its input's; by its limits where it has some."""
+    if call.activation in ("tanh", "sigmoid"):
+        return math.inf if share_at_limit(call) > _MOST_AT_LIMIT else _share_gain(call)
+    if call.activation == "softmax":
+        return math.inf
+    return _share_gain(call)
+
+
+def _share_gain(call: Call) -> float:
+    into = rms_of(call.inputs[0]) if call.inputs[0].dtype.kind in "biuf" else 0.0
+    return rms_of(call.outputs[0]) / into if into else math.inf
+
+
+def _lost_in_all(subject: Subject) -> bool:
+    """Whether next to nothing of the inputs' differences is left at the last hidden layer."""
+    calls = list(calls_of(subject, SCALED))
+    first, last = calls[0].inputs[0], calls[-1].inputs[0]
+    if len(calls) < 2 or first.dtype.kind not in "biuf" or not variation_of(first):
+        return False
+    return variation_of(last) / variation_of(first) < _LOST_IN_ALL
+
+
+def _large_bias(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Iterator[Finding]:
+    bias = bias_of(call.layer)
+    if bias is None or not bias.size or flow.is_normalised(product) or flow.ahead[product.name] == 0:
+        return
+    fan_in = math.prod(kernel.shape[:-1])
+    signal = math.sqrt(fan_in) * rms_of(kernel) * rms_of(call.inputs[0])
+    # Kernels that are off have their own finding.
+    if signal == 0 or rms_of(kernel) * math.sqrt(fan_in) < 0.1:
+        return
+    size = float(np.median(np.abs(bias)))
+    if size <= _FAR * signal:
+        return
+    yield Finding(
+        "initial-weights",
+        "error" if size > 3 * _FAR * signal else "warning",
+        call.name,
+        f"the bias is {size:.3g}, the weighted inputs' root mean square {signal:.2g}; "
+        "a bias below that is expected.",
+        "a bias initializer on too large a scale, which drowns the inputs.",
+        "leave the bias initializer at 'zeros'.",
+        "A2, A53",
+    )
