@@ -12,7 +12,8 @@ error. A healthy program with an error is a false alarm. Programs that train and
 (advisories) are counted apart: their true cause is to be among the first two errors or warnings.
 
 A third of the programs (by a checksum of the name), and every run with a seed of 100 or more, are held out:
-whoever chooses a threshold looks at `--part tuning` alone. `--verify` trains programs in place of checking
+whoever chooses a threshold looks at `--part tuning` alone. Those in `zoo/blind_*.py` were written without
+sight of the checks, and are a part of their own. `--verify` trains programs in place of checking
 them, to show that a fault does harm: each faulty program beside its repaired twin.
 """
 
@@ -41,6 +42,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from zoo import (  # noqa: F401  The programs list themselves.
     advisories,
+    blind_data,
+    blind_healthy,
+    blind_models,
     faults_in_data,
     faults_in_model,
     faults_in_output,
@@ -316,7 +320,7 @@ def share(results: list[Result], what: str) -> str:
 
 def summary(results: list[Result]) -> Iterator[str]:
     """The figures, for each part on its own."""
-    for part in ("tuning", "held-out"):
+    for part in PARTS:
         here = [result for result in results if result.part == part]
         if not here:
             continue
@@ -343,6 +347,7 @@ def summary(results: list[Result]) -> Iterator[str]:
 
 
 KINDS = ("faulty", "advisory", "healthy")
+PARTS = ("tuning", "held-out", "blind")
 
 
 def chosen(options: argparse.Namespace) -> list[Work]:
@@ -362,7 +367,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=("tuning", "held-out", "all"), default="all")
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME")
@@ -389,9 +394,9 @@ def list_programs(works: list[Work]) -> None:
         causes = " or ".join(entry.causes) or "healthy"
         print(f"{entry.kind:8} {entry.part(seed):8} {entry.group:11} {name:44} {causes:42} {entry.about}")
     for kind in KINDS:
-        of_kind = [name for name, _ in works if ENTRIES[name].kind == kind]
-        held_out = sum(ENTRIES[name].held_out for name in of_kind)
-        print(f"{len(of_kind)} {kind}, {held_out} of them held out")
+        parts = [ENTRIES[name].part(seed) for name, seed in works if ENTRIES[name].kind == kind]
+        shares = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
+        print(f"{len(parts)} {kind}: {shares}")
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ _SETTLE_STEPS = 50
 _FEW, _MANY = 16, 64
 # Where so few samples cannot even be told apart by a fifth of the loss, nothing is learned.
 _BY_HEART = 0.2
-# A net with enough units has most of it gone by then.
+# Half of what can be learned, or was.
 _HALF = 0.5
 # With so few weights a correct net can start where it cannot learn.
 _TINY_NET = 1_000
@@ -264,7 +264,8 @@ class _Examination:
         self.found += cause
         if all(finding.severity != "error" for finding in cause):
             self._explain(run, order)
-        if steps >= _FEWEST_STEPS and (self._diverged(run) or not self._moved(run)):
+        failed = any(f.severity == "error" and f.check != "initial-loss" for f in self.found)
+        if steps >= _FEWEST_STEPS and (failed or self._diverged(run) or not self._moved(run)):
             self.found += self._confirmed(run, steps)
         if all(finding.severity != "error" for finding in self.found):
             self.found += self._dead_units(run, "warning")
@@ -702,7 +703,9 @@ class _Examination:
         if not math.isfinite(lowest) and not settled.finite:
             lowest = math.inf
         slowest = max((layer.momentum for layer in trial.normalizers), default=0.0)
-        if training <= 0.7 * self.constant and lowest >= self.constant and not unknown:
+        # On the same samples dropout can only make the loss of training mode the higher one.
+        lost = lowest >= self.constant - _HALF * (self.constant - training)
+        if training <= 0.7 * self.constant and lost and not unknown:
             yield Finding(
                 "train-eval-gap",
                 "error",

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.activation_checks import share_at_limit
-from keras_practice.checks.anatomy import Call
+from keras_practice.checks.anatomy import Call, activation_name
 from keras_practice.checks.flow import Flow
 from keras_practice.checks.gradients import gradients_of
 from keras_practice.checks.report import Finding, Severity, gravest_first
@@ -37,6 +37,9 @@ _FAR, _OFF = 10.0, 3.0
 # So small that no layer after it can bring the signal back in a usual training.
 _LOST = 1 / 100
 _LOST_IN_ALL = 1e-3
+# In natural logarithms: a factor of a million over all steps.
+_HUGE = math.log(1e6)
+_UNBOUNDED = (None, "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
 def initial_weights(subject: Subject) -> Iterable[Finding]:
@@ -61,7 +64,36 @@ def initial_weights(subject: Subject) -> Iterable[Finding]:
         )
         found += [finding] if finding else []
         found += list(_large_bias(subject, flow, call, kernel, products[0]))
-    return gravest_first(found)
+    return gravest_first([*found, *_recurrent(subject)])
+
+
+def _recurrent(subject: Subject) -> Iterator[Finding]:
+    """Simple recurrent layers whose state fades or grows from step to step, by the first weights."""
+    for call in calls_of(subject, (keras.layers.SimpleRNN, keras.layers.Bidirectional)):
+        layer = getattr(call.layer, "forward_layer", call.layer)
+        cell = getattr(layer, "cell", None)
+        if not isinstance(cell, keras.layers.SimpleRNNCell) or call.inputs[0].ndim < 3:
+            continue
+        kernel = np.asarray(keras.ops.convert_to_numpy(cell.recurrent_kernel), dtype=np.float64)
+        if not np.all(np.isfinite(kernel)):
+            continue
+        steps, radius = call.inputs[0].shape[1], float(np.abs(np.linalg.eigvals(kernel)).max())
+        # Tanh and the like hold the state within bounds.
+        grows = radius > 1 and activation_name(cell) in _UNBOUNDED and steps * math.log(radius) > _HUGE
+        fades = radius < 1 / 2 and steps * math.log(max(radius, 1e-300)) < -_HUGE
+        if not (grows or fades):
+            continue
+        yield Finding(
+            "initial-weights",
+            "error" if grows else "warning",  # Not every task needs the first steps.
+            call.name,
+            f"the recurrent weights multiply the state by up to {radius:.3g} at each of {steps} steps; "
+            "about 1 is expected.",
+            "a recurrent initializer on a scale of its own, which lets the state "
+            + ("grow without bound." if grows else "fade before the end."),
+            "use recurrent_initializer='orthogonal', Keras's default, or an LSTM or GRU.",
+            "A2, A13; Pascanu, Mikolov and Bengio 2013",
+        )
 
 
 def _alike(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:

@@ -37,6 +37,11 @@ class FlippedInInference(layers.Layer):
         return x if training else keras.ops.flip(x, axis=-1)
 
 
+class ScaledInTraining(layers.Layer):
+    def call(self, x, training=False):
+        return (x - 5) / 3 if training else x
+
+
 class AlwaysNoise(layers.Layer):
     def call(self, x):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
@@ -189,6 +194,15 @@ def test_beside_tiny_targets_no_gradient_explodes():
     assert errors(look(model, x, y)) == ["exploding-gradient"]
     found = look(model, x, y, known=[suspicion("target-scale")])
     assert "exploding-gradient" not in errors(found)
+
+
+def test_a_layer_that_scales_in_training_alone_is_told_where_inference_is_not_all_lost():
+    x = (3 * DIABETES.train.x + 5).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((10,)), ScaledInTraining(), layers.Dense(32, "tanh"), layers.Dense(1)]
+    )
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    assert "train-eval-gap" in errors(look(model, x, DIABETES.train.y))
 
 
 @pytest.mark.parametrize(("units", "expected"), [(2, ["capacity"]), (32, [])])

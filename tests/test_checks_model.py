@@ -384,6 +384,26 @@ FAULTS = {
         "error",
         "d",
     ),
+    "fading-state": (
+        lambda: net(L.SimpleRNN(8, name="rnn", recurrent_initializer="zeros"), softmax(), shape=(40, 2)),
+        RNG.normal(size=(48, 40, 2)).astype("float32"),
+        Y[:48],
+        "initial-weights",
+        "warning",
+        "rnn",
+    ),
+    "growing-state": (
+        lambda: net(
+            L.SimpleRNN(8, "relu", recurrent_initializer=keras.initializers.Identity(1.6), name="rnn"),
+            softmax(),
+            shape=(40, 2),
+        ),
+        RNG.normal(size=(48, 40, 2)).astype("float32"),
+        Y[:48],
+        "initial-weights",
+        "error",
+        "rnn",
+    ),
     "first-step": (lambda: net(First(), relu(), softmax(4), shape=(6, 2)), STEPS, KINDS, *IGNORES, "x"),
     "one-side": (lambda: sides("float32"), {"a": X, "b": X[::-1]}, Y, *IGNORES, "b"),
     "one-side-of-words": (lambda: sides("int32"), {"a": WORDS, "b": WORDS[::-1]}, Y[:48], *IGNORES, "b"),
@@ -555,6 +575,11 @@ HEALTHY |= {
     "largest-word": (
         lambda: net(L.Embedding(50, 8), L.GlobalMaxPooling1D(), relu(), softmax(), shape=(6,)),
         WORDS,
+        Y[:48],
+    ),
+    "long-sequences": (
+        lambda: net(L.LSTM(4), softmax(), shape=(400, 1), optimizer=optimizers.Adam(clipnorm=1.0)),
+        RNG.normal(size=(48, 400, 1)).astype("float32"),
         Y[:48],
     ),
     "schedule-in-steps": (

@@ -119,7 +119,9 @@ class Entry:
         return zlib.crc32(self.name.encode()) % 3 == 0
 
     def part(self, seed: int) -> str:
-        """`"held-out"` or `"tuning"`; high seeds are always held out."""
+        """`"blind"`, `"held-out"` or `"tuning"`; high seeds of the latter are always held out."""
+        if self.builder.__module__.startswith("zoo.blind"):
+            return "blind"
         return "held-out" if self.held_out or seed >= FIRST_HELD_OUT_SEED else "tuning"
 
     @property
