@@ -21,6 +21,7 @@ from keras_practice.data import Task
 # From causes to symptoms: what stands further up explains what stands below it.
 CHECKS: tuple[str, ...] = (
     "non-finite-data",
+    "sample-weight",
     "label-range",
     "label-encoding",
     "label-scale",

@@ -61,6 +61,7 @@ _HIGHER_RATES = (10.0, 100.0, 1e3, 1e5)
 _LONG_FIT = (300, 20_000)
 _USUAL_FIT = (10, 2_000)
 _SETTLE_STEPS = 50
+_OWN_STEPS = 3
 _FEW, _MANY = 16, 64
 # Where so few samples cannot even be told apart by a fifth of the loss, nothing is learned.
 _BY_HEART = 0.2
@@ -93,7 +94,10 @@ _SUSPECTS = (
     "ignores-input",
     "optimizer-config",
     "uninformative-input",
+    "class-imbalance",
 )
+# Standard errors; less is what chance gives.
+_NOTHING_KNOWN = 2.0
 _SHOWN_BY_TRAINING = ("learning-rate-high", "learning-rate-low", "optimizer-config")
 _NEIGHBOURS = 5
 _MOST_NUMBERS_COMPARED = 2_000
@@ -209,6 +213,8 @@ class _Examination:
             self.found += [self._overflowing_start()]
             return self.found
         self.found += self._batch_leak("at the start")
+        if self.own_training and self.model.trainable_variables:
+            self.found += self._own_steps()
         if self.own_training or not self.model.trainable_variables or time.monotonic() > self.deadline:
             return self.found
         optimizer = own_optimizer(self.model)
@@ -231,6 +237,39 @@ class _Examination:
         self._train()
         return self.found
 
+    def _own_steps(self) -> Iterator[Finding]:
+        """Whether the model's own training step changes anything at all."""
+        model, own = self.model, own_optimizer(self.model)
+        if own is None or not hasattr(model, "train_step"):
+            return
+        weights, theirs = model.trainable_variables, model.optimizer
+        before = [np.array(weight.numpy()) for weight in weights]
+        rows = self.trial.order(1)[0]
+        y, weight = self.trial.targets(rows)
+        with self.trial.kept():
+            model.optimizer = own[0]
+            try:
+                for _ in range(_OWN_STEPS):
+                    model.train_step(
+                        (self.trial.inputs(rows), y)
+                        if weight is None
+                        else (self.trial.inputs(rows), y, weight)
+                    )
+            finally:
+                model.optimizer = theirs
+            same = all(np.array_equal(a, np.array(w.numpy())) for a, w in zip(before, weights, strict=True))
+        if same:
+            yield Finding(
+                "loss-stuck",
+                "error",
+                "train_step",
+                f"{_OWN_STEPS} calls of the model's own train_step change 0 of {len(weights)} trainable "
+                "arrays; all of them are expected to change.",
+                "a training step that does not apply its gradients.",
+                "call self.optimizer.apply(gradients, self.trainable_variables) at its end.",
+                "A42, A53",
+            )
+
     def _train(self) -> None:
         trial = self.trial
         steps = self._affordable()
@@ -242,6 +281,7 @@ class _Examination:
         with trial.kept():
             run = self._run(self.learner, order, 1.0)
             learned = self._learned(run)
+            unheard = trial.look(trial.held) if len(trial.held) and run.view.finite else None
             if run.view.finite and not any(f.check == "batch-leak" for f in self.found):
                 self.found += self._batch_leak("after a short training")
             if learned and self._time_for(_SETTLE_STEPS):
@@ -249,6 +289,8 @@ class _Examination:
             with trial.kept():
                 after = self.learner.run(trial.order(1), 0.0) if run.course.finite else None
         self.found += self._initial_loss(run)
+        if steps >= _FEWEST_STEPS:
+            self.found += self._known_by_heart_alone(unheard, run, steps)
         if learned:
             self.found += self._dead_units(run, "warning")
             if run.end > 0.5 * abs(self.reference) and steps >= _FEWEST_STEPS and self._time_for(steps):
@@ -269,6 +311,24 @@ class _Examination:
             self.found += self._confirmed(run, steps)
         if all(finding.severity != "error" for finding in self.found):
             self.found += self._dead_units(run, "warning")
+
+    def _known_by_heart_alone(self, unheard: View | None, run: _Run, steps: int) -> Iterator[Finding]:
+        """Labels that the inputs do not seem to tell, where training bears that out on other samples."""
+        if unheard is None or not unheard.finite:
+            return
+        knows, error = unheard.knowledge
+        if knows > _NOTHING_KNOWN * error:
+            return
+        for finding in self.known:
+            if finding.check == "uninformative-input" and finding.severity == "warning":
+                yield replace(
+                    finding,
+                    severity="error",
+                    evidence=f"{finding.evidence} A short training bears it out: after {steps} steps the "
+                    f"loss of its own samples is {run.end:.3g}, and that of {len(self.trial.held)} others, "
+                    f"{unheard.loss:.3g}, is no lower than with shuffled labels "
+                    f"({float(unheard.shuffled.mean()):.3g}).",
+                )
 
     def _confirmed(self, run: _Run, steps: int) -> Iterator[Finding]:
         """The suspicions that remain, where no training of another kind has shown the cause."""
@@ -562,14 +622,26 @@ class _Examination:
         return self.subject.anatomy.calls
 
     def _random_inference(self, variation: float) -> Finding:
+        x = self.trial.inputs(self.trial.seen[:32])
+        with self.trial.kept():
+            one, other = (keras.tree.flatten(self.model(x, training=True)) for _ in range(2))
+        turned_round = all(
+            np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True)
+        )
         return Finding(
             "train-eval-gap",
-            "warning",
+            "error" if turned_round else "warning",
             "output",
             f"in inference the output for the same samples changes by {variation:.2g} of its size from one "
-            "call to the next, where no change is expected.",
-            "dropout or noise that is switched on for good, with training=True.",
-            "pass the training argument on, unless the outputs are meant to be drawn at random.",
+            "call to the next"
+            + (", and in training it does not" if turned_round else "")
+            + ", where no change "
+            "is expected.",
+            "dropout or noise with its flag turned round."
+            if turned_round
+            else "dropout or noise that is switched on for good, with training=True.",
+            "pass the training argument on as it is"
+            + ("." if turned_round else ", unless the outputs are meant to be drawn at random."),
             "A37",
         )
 
@@ -703,6 +775,8 @@ class _Examination:
         if not math.isfinite(lowest) and not settled.finite:
             lowest = math.inf
         slowest = max((layer.momentum for layer in trial.normalizers), default=0.0)
+        if self.constant <= 0:
+            return  # No loss to speak of, as where all sample weights are 0.
         # On the same samples dropout can only make the loss of training mode the higher one.
         lost = lowest >= self.constant - _HALF * (self.constant - training)
         if training <= 0.7 * self.constant and lost and not unknown:

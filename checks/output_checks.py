@@ -40,6 +40,7 @@ _FEW = 0.05  # A share of samples that may be mistakes in the data and not in th
 # Error that is forced on the model, as a share of the targets' variance: under it, noise of the
 # measurement lies out of reach, and nothing that could be learned.
 _SLIGHT = 0.01
+_NEXT_TO_NOTHING = 1e-3
 _MATCHES_CLASSES = ("binary", "categorical", "sparse", "hinge", "categorical_hinge", "overlap", "divergence")
 
 
@@ -68,7 +69,7 @@ def check_outputs(subject: Subject) -> Iterable[Finding]:
         A15, A16, A27, A40; Goodfellow, Bengio and Courville 2016, section 6.2.
     """
     metrics = metrics_of(subject.model, subject.heads)
-    found = [*_without_loss(subject)]
+    found = [*_without_loss(subject), *_unweighted(subject)]
     for pair in pairs_of(subject, lambda head: _says_classes(subject, metrics, head)):
         if isinstance(pair, Finding):
             found.append(pair)
@@ -154,7 +155,7 @@ def _value_findings(subject: Subject, pair: Pair, labels: Finding | None) -> Ite
         yield labels
         if labels.severity == "error" and labels.check in ("label-task", "output-units"):
             return
-    at_odds = _at_odds(subject, pair)
+    at_odds = _at_odds(subject, pair) or _undefined(pair)
     if at_odds is not None:
         yield at_odds
     if _is_error(at_odds) or _is_error(labels):
@@ -164,6 +165,67 @@ def _value_findings(subject: Subject, pair: Pair, labels: Finding | None) -> Ite
         yield rest
     else:
         yield from written_by_hand(pair)
+
+
+def _undefined(pair: Pair) -> Finding | None:
+    """Losses that do not say what they seem to for these labels, or this many outputs."""
+    name, labels = pair.probe.name.replace("_", "").lower(), pair.labels.astype(np.float64)
+    if "percentage" in name and labels.size:
+        size = float(np.mean(np.abs(labels)))
+        tiny = float(np.mean(np.abs(labels) < _NEXT_TO_NOTHING * size)) if size else 1.0
+        if tiny > 0:
+            return pair.finding(
+                "output-loss",
+                "error" if tiny > _SLIGHT else "warning",
+                f"{tiny:.1%} of the labels are 0 or under {_NEXT_TO_NOTHING:g} of their mean size, "
+                f"{size:.3g}, and {pair.probe.name} divides the error by them; 0% are expected.",
+                "a percentage of next to nothing, which outweighs all other samples.",
+                "use the mean absolute error, or standardise the targets and use the squared error.",
+            )
+    if "squaredlogarithmic" in name and labels.size and float(labels.min()) <= -1:
+        return pair.finding(
+            "label-range",
+            "error",
+            f"labels go down to {labels.min():.3g}, and {pair.probe.name} takes the logarithm of 1 + y; "
+            "labels above -1 are expected.",
+            "a loss for counts, on targets that are centred.",
+            "use the squared error, or leave the targets uncentred.",
+        )
+    if "cosine" in name and pair.units == 1:
+        return pair.finding(
+            "output-loss",
+            "error",
+            f"{pair.probe.name} compares directions, and of 1 output it sees the sign alone; 2 or more "
+            "outputs are expected.",
+            "a loss for vectors on a single number.",
+            "use the mean squared error.",
+        )
+    return None
+
+
+def _unweighted(subject: Subject) -> Iterator[Finding]:
+    """Outputs whose loss counts nothing."""
+    try:
+        weights = (subject.model.get_compile_config() or {}).get("loss_weights")
+    except Exception:  # A user's metric or optimiser that cannot be written down.
+        return
+    for i, head in enumerate(subject.heads):
+        if isinstance(weights, dict):
+            weight = weights.get(head.name)
+        elif isinstance(weights, (list, tuple)) and i < len(weights):
+            weight = weights[i]
+        else:
+            weight = weights if len(subject.heads) == 1 else None
+        if weight == 0 and head.loss is not None:
+            yield Finding(
+                "disconnected",
+                "error",
+                f"output {head.name!r}",
+                "the loss of this output counts 0 times in the sum; about 1 is expected.",
+                "a loss weight of 0, with which the output's own layers learn nothing.",
+                "give it a weight in loss_weights, or take the output away.",
+                "A19",
+            )
 
 
 def _without_loss(subject: Subject) -> Iterator[Finding]:

@@ -48,6 +48,7 @@ _STOPS_GRADIENT = {
     "PyFuncStateless",
     "Rint",
     "Round",
+    "Sign",
     "StopGradient",
 }
 
@@ -82,7 +83,7 @@ def frozen(subject: Subject) -> Iterable[Finding]:
     layers = [layer for layer in all_layers(model) if isinstance(layer, STACKED) and layer.built]
     random = [layer for layer in layers if not layer.trainable_weights and is_fresh(layer)]
     if not random:
-        return []
+        return list(_untrained_arrays(subject))
     size = sum(math.prod(w.shape) for layer in random for w in layer.weights)
     learns = sum(math.prod(w.shape) for w in model.trainable_variables)
     last = [layer for layer in random if any(flow.ahead[op.name] == 0 for op in flow.products(layer))]
@@ -105,6 +106,33 @@ def frozen(subject: Subject) -> Iterable[Finding]:
     ]
 
 
+def _untrained_arrays(subject: Subject) -> Iterator[Finding]:
+    """Weights drawn at random that a layer keeps from training, though it is trainable itself."""
+    for layer in layers_of(subject):
+        if isinstance(layer, keras.layers.Normalization) or not layer.trainable:
+            continue
+        others = {id(w) for inner in all_layers(layer)[1:] for w in inner.weights}
+        kept = [
+            w
+            for w in layer.non_trainable_weights
+            # Running statistics and the like are single rows.
+            if id(w) not in others and len(w.shape) > 1 and min(w.shape) > 1 and "float" in str(w.dtype)
+        ]
+        kept = [w for w in kept if float(np.std(np.asarray(w))) > 0]
+        if kept:
+            size = sum(math.prod(w.shape) for w in kept)
+            yield Finding(
+                "frozen",
+                "warning",  # Random features are a choice.
+                str(layer.name),
+                f"{size:,} weights of {', '.join(str(w.name) for w in kept[:3])} are random and not trained; "
+                "0 such weights are expected.",
+                "weights that were added with trainable=False.",
+                "leave trainable=False out of add_weight, unless random features are meant.",
+                "A30",
+            )
+
+
 def disconnected(subject: Subject) -> Iterable[Finding]:
     """Trainable arrays that the loss cannot move, for want of a gradient.
 
@@ -116,10 +144,16 @@ def disconnected(subject: Subject) -> Iterable[Finding]:
         return []
     weights = subject.model.trainable_variables
     missing = [w for w in weights if pull.gradients[id(w)] is None]
-    if not missing:
+    silent = [w for w in weights if pull.gradients[id(w)] is not None and not np.any(pull.gradients[id(w)])]
+    if not missing and not silent:
         return []
     flow = flow_of(subject)
-    block = _blocks(flow, {id(w) for w in missing})
+    block = _blocks(flow, {id(w) for w in missing or silent})
+    if not missing:
+        # Units that are dead or saturated have a gradient of 0 too, which is another matter.
+        if block is None:
+            return []
+        missing = silent
     names = list(dict.fromkeys(_layer_of(subject.model, w) for w in missing))
     lost = sum(math.prod(w.shape) for w in missing)
     total = sum(math.prod(w.shape) for w in weights)
@@ -194,6 +228,8 @@ def ignores_input(subject: Subject) -> Iterable[Finding]:
     if pull is None or len(subject.train) < 2 or once(subject, is_trained):
         return []
     rows = subject.train.spread(TRIED, subject.seed)
+    if any(isinstance(layer, keras.layers.Embedding) and _all_equal(layer) for layer in layers_of(subject)):
+        return []  # Then no word differs from another, whatever becomes of it.
     found = []
     for name, values in rows.inputs.items():
         if name in pull.inputs:
@@ -224,6 +260,11 @@ def ignores_input(subject: Subject) -> Iterable[Finding]:
             )
         )
     return found
+
+
+def _all_equal(embedding: keras.layers.Embedding) -> bool:
+    values = np.asarray(keras.ops.convert_to_numpy(embedding.embeddings))
+    return values.size > 1 and bool(np.ptp(values) == 0)
 
 
 def _bears_on_the_output(subject: Subject, rows: Rows, name: str) -> bool:

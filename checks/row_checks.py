@@ -96,6 +96,32 @@ def of_keras(loss: Any) -> bool:
     return isinstance(loss, str) or str(owner.__module__).partition(".")[0] == "keras"
 
 
+def sample_weight(subject: Subject) -> Iterable[Finding]:
+    """Sample weights of which none counts, or some turn the loss round.
+
+    Source:
+        A53.
+    """
+    weight = subject.train.weight
+    if weight is None or weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
+        return []
+    negative, positive = int(np.sum(weight < 0)), int(np.sum(weight > 0))
+    if positive and not negative:
+        return []
+    return [
+        Finding(
+            "sample-weight",
+            "error",
+            "training sample weights",
+            f"{positive:,} of {weight.size:,} sample weights are above 0 and {negative:,} below; all are "
+            "expected to be 0 or more, and most of them above.",
+            "weights that were computed from the wrong column, or rounded to 0.",
+            "print some of the weights, and leave them out to see whether the model learns then.",
+            "A53",
+        )
+    ]
+
+
 @np.errstate(all="ignore")  # Infinities are the matter of `non_finite_data`.
 def constant_feature(subject: Subject) -> Iterable[Finding]:
     """Columns that have the same value in every row.

@@ -170,6 +170,8 @@ def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, bool]:
         return dataset, True
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     shuffles = [node for node in nodes if node.op == "ShuffleDatasetV3"]
+    constants = {node.name: node.attr["value"].tensor for node in nodes if node.op == "Const"}
+    buffers = [_number(constants.get(node.input[1].partition(":")[0])) for node in shuffles]
     for node in shuffles:
         node.op = "ShuffleDataset"
         del node.input[-1]  # The shared generator.
@@ -177,7 +179,13 @@ def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, bool]:
     if not shuffles:
         return dataset, any("Shuffle" in node.op for node in nodes)
     copied = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    return tf.data.experimental.from_variant(copied, dataset.element_spec), True
+    # A buffer of one sample shuffles nothing.
+    shuffled = any(buffer is None or buffer != 1 for buffer in buffers)
+    return tf.data.experimental.from_variant(copied, dataset.element_spec), shuffled
+
+
+def _number(tensor: Any) -> int | None:
+    return None if tensor is None else int(tf.make_ndarray(tensor))
 
 
 def _arrays(nest: Any) -> Any:

@@ -41,6 +41,8 @@ _BOLD_STEP = 10.0
 _FAINT, _SILENT = 0.1, 0.01
 # A mean this many deviations from 0 makes the loss surface as many squared times longer than wide.
 _OFFSET, _FAR_OFFSET = 30.0, 300.0
+# A factor that suits bytes, and numbers that are none.
+_OF_BYTES, _NO_BYTES = 1 / 100, 3.0
 # Columns of deviation 0.1 and 10 are healthy side by side.
 _UNEVEN = 100.0
 # A row this loud beside ordinary rows is an outlier or a code for "missing".
@@ -94,6 +96,7 @@ def input_scale(subject: Subject) -> Iterable[Finding]:
                 "input-scale", severity, reading.where, fault.evidence, fault.cause, _SCALE_FIX, _SCALE_SOURCE
             )
         )
+    found += _rescaled_twice(subject)
     if subject.val is not None:
         found += _other_scale_in_validation(subject.train, subject.val)
     return gravest_first(found)
@@ -222,6 +225,25 @@ def _uneven_columns(array: Array) -> Iterator[_Fault]:
             f"by more than {reach[small]:.3g}: {ratio:.3g} times less, where up to 100 is harmless.",
             "columns in different units side by side; the small ones are not heard.",
         )
+
+
+def _rescaled_twice(subject: Subject) -> Iterator[Finding]:
+    """A layer that takes bytes to about 1, where no bytes come."""
+    for call in subject.anatomy.calls:
+        if not isinstance(call.layer, keras.layers.Rescaling) or not call.inputs or not call.inputs[0].size:
+            continue
+        scale, highest = np.max(np.abs(np.asarray(call.layer.scale))), float(np.abs(call.inputs[0]).max())
+        if scale <= _OF_BYTES and highest <= _NO_BYTES:
+            yield Finding(
+                "input-scale",
+                "error",
+                call.name,
+                f"this layer multiplies by {scale:.3g}, and what comes is at most {highest:.3g}, where up to "
+                "255 is expected.",
+                "pixels that were scaled before the model, and are scaled again in it.",
+                f"take {call.name} away, or feed the model bytes.",
+                _SCALE_SOURCE,
+            )
 
 
 def _other_scale_in_validation(train: Rows, val: Rows) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ _MOST_IN_BATCH = 128
 # Numbers in the inputs that stay small beside the activations they lead to.
 _MOST_NUMBERS = 20_000_000
 _FEWEST_ROWS = 64
+_MOST_HELD, _FEWEST_HELD = 256, 100
 _SHUFFLES = 8
 _CUT_AT_ZERO = ("relu", "relu6")
 
@@ -114,7 +115,12 @@ class Trial:
         self.batch_size = self.batch or min(subject.batch_size, _MOST_IN_BATCH, len(self.rows))
         self._rng = np.random.default_rng(subject.seed)
         seen = min(_MOST_SEEN, max(_FEWEST_ROWS // 2, room // 4), len(self.rows))
-        self.seen = self._rng.permutation(len(self.rows))[: self.batch or seen]
+        everything = self._rng.permutation(len(self.rows))
+        self.seen = everything[: self.batch or seen]
+        # Samples that no training here sees, where there are enough for both.
+        held = min(len(everything) // 4, _MOST_HELD)
+        self.held = everything[-held:] if held >= _FEWEST_HELD and self.batch is None else everything[:0]
+        self._trained = everything[: len(everything) - len(self.held)]
         self._variables = [*self.model.variables, *self.model.metrics_variables]
         self._look: Any = None
         self.penalty = 0.0  # What the layers add to the loss; known once a constant loss was asked for.
@@ -131,7 +137,7 @@ class Trial:
 
     def order(self, steps: int, among: Array | None = None) -> Array:
         """Rows for each step, `(steps, batch)`: some rows, or all, in ever new orders."""
-        rows = np.arange(len(self.rows)) if among is None else among
+        rows = self._trained if among is None else among
         size = self.batch or min(self.batch_size, len(rows))
         turns = -(-steps * size // len(rows))
         return np.concatenate([self._rng.permutation(rows) for _ in range(turns)])[: steps * size].reshape(

@@ -12,7 +12,7 @@ import numpy as np
 from keras_practice.checks.activation_checks import share_at_limit
 from keras_practice.checks.anatomy import Call, activation_name
 from keras_practice.checks.flow import Flow
-from keras_practice.checks.gradients import gradients_of
+from keras_practice.checks.gradients import gradients_of, pull_of
 from keras_practice.checks.report import Finding, Severity, gravest_first
 from keras_practice.checks.structure import (
     SCALED,
@@ -24,6 +24,7 @@ from keras_practice.checks.structure import (
     is_fresh,
     is_trained,
     kernel_of,
+    layers_of,
     once,
     rms_of,
     variation_of,
@@ -64,7 +65,31 @@ def initial_weights(subject: Subject) -> Iterable[Finding]:
         )
         found += [finding] if finding else []
         found += list(_large_bias(subject, flow, call, kernel, products[0]))
-    return gravest_first([*found, *_recurrent(subject)])
+    return gravest_first([*found, *_recurrent(subject), *_embeddings(subject)])
+
+
+def _embeddings(subject: Subject) -> Iterator[Finding]:
+    """Embeddings in which every word starts as the same vector, so that their products pull at none."""
+    pull = pull_of(subject)
+    for layer in layers_of(subject):
+        if not isinstance(layer, keras.layers.Embedding) or not layer.trainable or not layer.built:
+            continue
+        values = np.asarray(keras.ops.convert_to_numpy(layer.embeddings))
+        if values.size < 2 or np.ptp(values) > 0:
+            continue
+        gradient = pull.gradients.get(id(layer.embeddings)) if pull is not None else None
+        stuck = gradient is not None and not np.any(gradient)
+        yield Finding(
+            "initial-weights",
+            "error" if stuck else "warning",
+            str(layer.name),
+            f"all {values.shape[0]:,} vectors start as {float(values.flat[0]):.3g}"
+            + (", with a gradient of 0" if stuck else "")
+            + "; different ones are expected.",
+            "an initializer that gives a constant.",
+            "leave embeddings_initializer at 'uniform'.",
+            "A2; Goodfellow, Bengio and Courville 2016, section 8.4",
+        )
 
 
 def _recurrent(subject: Subject) -> Iterator[Finding]:

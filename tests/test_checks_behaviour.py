@@ -3,6 +3,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_practice import data, recipes
@@ -40,6 +41,28 @@ class FlippedInInference(layers.Layer):
 class ScaledInTraining(layers.Layer):
     def call(self, x, training=False):
         return (x - 5) / 3 if training else x
+
+
+class DropoutTurnedRound(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.dropout = layers.Dropout(0.5)
+
+    def call(self, x, training=False):
+        return self.dropout(x, training=not training)
+
+
+class OwnStep(keras.Model):
+    applies = True
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        if self.applies:
+            self.optimizer.apply(gradients, self.trainable_weights)
+        return {"loss": loss}
 
 
 class AlwaysNoise(layers.Layer):
@@ -188,6 +211,34 @@ def test_a_suspicion_stays_one_where_the_model_learns_or_another_cause_is_shown(
     assert all(finding.where != "somewhere" for finding in found)
 
 
+def test_what_is_learned_by_heart_alone_bears_out_that_the_inputs_tell_nothing():
+    y = np.random.default_rng(0).permutation(Y)
+    wide = net(layers.Dense(512, "relu"), optimizer=keras.optimizers.Adam(3e-3))
+    assert errors(look(wide, X, y)) == []
+    found = look(wide, X, y, known=[suspicion("uninformative-input")])
+    assert errors(found) == ["uninformative-input"]
+    assert "others" in found[0].evidence
+    assert errors(look(wide, X, Y, known=[suspicion("uninformative-input")])) == []
+
+
+def test_dropout_in_inference_alone_is_an_error():
+    found = look(net(layers.Dense(32, "relu"), DropoutTurnedRound()))
+    assert "train-eval-gap" in errors(found)
+
+
+@pytest.mark.parametrize("applies", [True, False])
+def test_a_training_step_that_changes_nothing_is_told(applies):
+    x = keras.Input((8, 8, 1))
+    model = OwnStep(x, layers.Dense(10, "softmax")(layers.Flatten()(x)))
+    model.applies = applies
+    model.compile("adam", "sparse_categorical_crossentropy")
+    theirs, before = model.optimizer, [np.array(v.numpy()) for v in model.variables]
+    assert errors(look(model)) == ([] if applies else ["loss-stuck"])
+    assert model.optimizer is theirs
+    assert not theirs.built
+    assert all(np.array_equal(a, v.numpy()) for a, v in zip(before, model.variables, strict=True))
+
+
 def test_beside_tiny_targets_no_gradient_explodes():
     model = recipe(recipes.mlp, DIABETES, units=(32,))
     x, y = DIABETES.train.x, 1e-6 * DIABETES.train.y
@@ -210,7 +261,7 @@ def test_too_few_units_for_what_has_to_be_told_apart(units, expected):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 900)
     far = rng.uniform(0.1, 1, 900)
-    angle = 2 * np.pi * (1.5 * far + y / 3)
+    angle = 2 * np.pi * (2 * far + y / 3)
     x = np.stack([far * np.cos(angle), far * np.sin(angle)], axis=1).astype("float32") * 2
     model = keras.Sequential([keras.Input((2,)), layers.Dense(units, "relu"), layers.Dense(3, "softmax")])
     model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")

@@ -367,6 +367,23 @@ def test_a_smooth_series_is_no_copy_of_its_next_value():
     assert verdicts(regressor(6), np.array(x), walk[6:], check=data_checks.leakage) == []
 
 
+def test_pixels_that_were_scaled_before_the_model():
+    layer = keras.layers.Rescaling(1 / 255)
+    for x, expected in ((IMAGES / 255, [("input-scale", "error")]), (IMAGES, [])):
+        model = keras.Sequential([keras.Input(IMAGES.shape[1:]), layer, keras.layers.Flatten()])
+        model.add(keras.layers.Dense(2, "softmax"))
+        model.compile("adam", SPARSE)
+        seen = found(model, x, IMAGE_LABELS, check=data_checks.input_scale)
+        assert [(f.check, f.severity) for f in seen if f.where == layer.name] == expected
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, True), (-1.0, True), (1.0, False)])
+def test_weights_of_samples(weight, expected):
+    weights = np.full(len(Y), weight, "float32")
+    batches = tf.data.Dataset.from_tensor_slices((X, Y, weights)).batch(32)
+    assert bool(verdicts(mlp(), batches, None, check=data_checks.sample_weight)) is expected
+
+
 # ---- order
 
 
@@ -376,7 +393,11 @@ THREE = {"outputs": 3, "end": "softmax", "loss": SPARSE}
 
 def test_sorted_rows_matter_without_shuffling_only():
     check = data_checks.ordered_data
-    x, y = X[SORTED], Y3[SORTED]
+    sorted_rows = tf.data.Dataset.from_tensor_slices((X[np.argsort(Y3, kind="stable")], np.sort(Y3)))
+    for buffer, expected in ((1, [("ordered-data", "error")]), (1_000, [])):
+        batches = sorted_rows.shuffle(buffer).batch(32)
+        assert verdicts(mlp(**THREE), batches, None, check=check) == expected
+    x, y = X[np.argsort(Y3, kind="stable")], np.sort(Y3)
     assert verdicts(mlp(**THREE), x, y, check=check) == []
     assert verdicts(mlp(**THREE), x, y, check=check, shuffle=False) == [("ordered-data", "error")]
     assert verdicts(mlp(**THREE), X, Y3, check=check, shuffle=False) == []
@@ -384,7 +405,7 @@ def test_sorted_rows_matter_without_shuffling_only():
 
 
 def test_a_split_of_sorted_rows_holds_other_classes():
-    x, y = X[SORTED], Y3[SORTED]
+    x, y = X[np.argsort(Y3, kind="stable")], np.sort(Y3)
     seen = found(mlp(**THREE), x, y, validation_split=0.4, check=data_checks.ordered_data)
     assert [f.severity for f in seen] == ["error"]
     assert "1 class (2) in the validation split, never in training" in seen[0].evidence

@@ -90,11 +90,33 @@ def subclassed(between):
 
 
 IGNORES = ("ignores-input", "error")
+WEIGHTS = ("initial-weights", "error")
+TWO_WORDS = {"a": WORDS[:, :1], "b": WORDS[:, 1:2]}
+
+
+def product_of_embeddings(initializer):
+    a, b = (keras.Input((1,), dtype="int32", name=name) for name in "ab")
+    left, right = (
+        L.Flatten()(L.Embedding(50, 4, embeddings_initializer=initializer, name=name)(x))
+        for name, x in (("left", a), ("right", b))
+    )
+    return functional({"a": a, "b": b}, L.Dot(1)([left, right]), "mse")
 
 
 class First(L.Layer):
     def call(self, x):
         return x[:, 0]
+
+
+class Features(L.Layer):
+    """Features drawn at random and kept, before a bias that is learned."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 16), name="kernel", trainable=False)
+        self.bias = self.add_weight(shape=(16,), name="bias", initializer="zeros")
+
+    def call(self, x):
+        return keras.ops.relu(x @ self.kernel + self.bias)
 
 
 class Nothing(L.Layer):
@@ -404,6 +426,16 @@ FAULTS = {
         "error",
         "rnn",
     ),
+    "kept-kernel": (lambda: net(Features(name="mine"), softmax()), X, Y, "frozen", "warning", "mine"),
+    "signs": (
+        lambda: net(L.Dense(64, name="lost"), L.Activation(keras.ops.sign), softmax()),
+        X,
+        Y,
+        "disconnected",
+        "error",
+        "lost",
+    ),
+    "words-of-zero": (lambda: product_of_embeddings("zeros"), TWO_WORDS, YES[:48], *WEIGHTS, "right"),
     "first-step": (lambda: net(First(), relu(), softmax(4), shape=(6, 2)), STEPS, KINDS, *IGNORES, "x"),
     "one-side": (lambda: sides("float32"), {"a": X, "b": X[::-1]}, Y, *IGNORES, "b"),
     "one-side-of-words": (lambda: sides("int32"), {"a": WORDS, "b": WORDS[::-1]}, Y[:48], *IGNORES, "b"),
@@ -572,6 +604,7 @@ HEALTHY |= {
         IMAGES,
         KINDS,
     ),
+    "two-words": (lambda: product_of_embeddings("uniform"), TWO_WORDS, YES[:48]),
     "largest-word": (
         lambda: net(L.Embedding(50, 8), L.GlobalMaxPooling1D(), relu(), softmax(), shape=(6,)),
         WORDS,
@@ -713,7 +746,7 @@ OPTIMIZERS = {
         "learning-rate-high",
         "error",
     ),
-    "adadelta": (lambda: optimizers.Adadelta(), "learning-rate-low", "warning"),
+    "adadelta": (lambda: optimizers.Adadelta(), "learning-rate-low", "error"),
     "momentum": (lambda: optimizers.SGD(0.01, momentum=0.999), "optimizer-config", "warning"),
     "momentum-too-long": (lambda: optimizers.SGD(0.01, momentum=0.9999), "optimizer-config", "error"),
     "beta_1": (lambda: optimizers.Adam(beta_1=1.0), "optimizer-config", "error"),

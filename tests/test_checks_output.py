@@ -437,6 +437,9 @@ WRONG = {
     "wrong sign, numbers": lambda: ("output-loss", dense(1), lambda y, p: -ops.mean((y - p) ** 2), NUMBERS),
     "a correlation to lower": lambda: ("output-loss", dense(1), correlation, NUMBERS),
     "no square": lambda: ("output-loss", dense(1), lambda y, p: ops.mean(y - p), NUMBERS),
+    "percentages of zero": lambda: ("output-loss", dense(1), "mape", TEN.astype("float32")),
+    "a direction of one number": lambda: ("output-loss", dense(1), "cosine_similarity", NUMBERS),
+    "logarithms of what is below -1": lambda: ("label-range", dense(1), "msle", 3 * NUMBERS),
     "mean first, square after": lambda: (
         "loss-reduction",
         dense(1),
@@ -694,6 +697,18 @@ def test_metrics_are_read_from_each_output():
         ("size", "meanabsoluteerror", None),
         ("size", "mse", None),
     ]
+
+
+def test_an_output_that_counts_nothing_is_named():
+    x = keras.Input(X.shape[1:])
+    model = keras.Model(x, {"a": layers.Dense(1, name="a")(x), "b": layers.Dense(1, name="b")(x)})
+    y = {"a": NUMBERS, "b": NUMBERS}
+    for weights, expected in (({"a": 1.0, "b": 0.0}, ["output 'b'"]), ({"a": 1.0, "b": 0.1}, [])):
+        model.compile("sgd", {"a": "mse", "b": "mse"}, loss_weights=weights)
+        with borrowed(model, X[:1]):
+            subject = subject_of(model, X, y)
+            found = [finding for check in CHECKS for finding in check(subject)]
+        assert [f.where for f in found if (f.check, f.severity) == ("disconnected", "error")] == expected
 
 
 def test_only_the_output_at_fault_is_named():

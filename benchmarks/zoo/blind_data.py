@@ -166,7 +166,7 @@ def hardly_a_bad_review(seed, fault=True):
     return Program(model, reviews.trained_on(reviews.x[kept], reviews.y[kept]))
 
 
-@faulty("initial-loss", "loss-stuck")
+@faulty("sample-weight", "initial-loss", "loss-stuck")
 def every_row_weighs_nothing(seed, fault=True):
     """Sample weights in a whole-number type, in which a share below one is 0."""
     digits = given.digits(seed)

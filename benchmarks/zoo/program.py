@@ -16,8 +16,8 @@ Kind = Literal["faulty", "advisory", "healthy"]
 # The names of the checks, each in its group.
 CHECKS = {
     "data": (
-        "non-finite-data input-scale target-scale constant-feature leakage ordered-data class-imbalance "
-        "uninformative-input"
+        "non-finite-data sample-weight input-scale target-scale constant-feature leakage ordered-data "
+        "class-imbalance uninformative-input"
     ),
     "labels": "label-range label-encoding label-scale label-task",
     "output": "output-loss output-range output-units loss-reduction metric-task",
