@@ -294,7 +294,11 @@ class _Examination:
         if learned:
             self.found += self._dead_units(run, "warning")
             if run.end > 0.5 * abs(self.reference) and steps >= _FEWEST_STEPS and self._time_for(steps):
-                self.found += list(self._hampered(order, run)) or self._too_small()
+                poor = list(self._hampered(order, run))
+                if not poor and (poor := list(self._too_small())):
+                    poor += self._confirmed(run, steps)
+                self.found += poor
+            self.found += self._pushed_to_death(run)
             return
         cause = [
             *self._dead_units(None, "error"),
@@ -311,6 +315,7 @@ class _Examination:
             self.found += self._confirmed(run, steps)
         if all(finding.severity != "error" for finding in self.found):
             self.found += self._dead_units(run, "warning")
+            self.found += self._pushed_to_death(run)
 
     def _known_by_heart_alone(self, unheard: View | None, run: _Run, steps: int) -> Iterator[Finding]:
         """Labels that the inputs do not seem to tell, where training bears that out on other samples."""
@@ -329,6 +334,18 @@ class _Examination:
                     f"{unheard.loss:.3g}, is no lower than with shuffled labels "
                     f"({float(unheard.shuffled.mean()):.3g}).",
                 )
+
+    def _pushed_to_death(self, run: _Run) -> Iterator[Finding]:
+        """A high rate that has killed units which were alive at the start."""
+        if not any(self._dead_units(run, "warning")) or any(self._dead_units(None, "warning")):
+            return
+        (name, (share, _)) = max(run.view.dead.items(), key=lambda item: item[1][0])
+        for finding in self.known:
+            if finding.check == "learning-rate-high" and finding.severity == "warning":
+                seen = (
+                    f" After a short training {share:.0%} of the units of {name} are dead; before, few were."
+                )
+                yield replace(finding, severity="error", evidence=finding.evidence + seen)
 
     def _confirmed(self, run: _Run, steps: int) -> Iterator[Finding]:
         """The suspicions that remain, where no training of another kind has shown the cause."""
@@ -378,7 +395,8 @@ class _Examination:
         for rate in (1.0, 10.0):
             other = self._kept_run(adam, order, rate)
             if self._learned(other):
-                if not moved:
+                # A rate that is too low by any measure is the simpler explanation.
+                if not moved and not any(f.check == "learning-rate-low" for f in self.known):
                     self.found += [self._optimizer_config(run, other, adam.rate(rate), len(order))]
                 return
         if moved:

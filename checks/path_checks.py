@@ -263,6 +263,8 @@ def ignores_input(subject: Subject) -> Iterable[Finding]:
 
 
 def _all_equal(embedding: keras.layers.Embedding) -> bool:
+    if not embedding.built:
+        return False  # It is never used.
     values = np.asarray(keras.ops.convert_to_numpy(embedding.embeddings))
     return values.size > 1 and bool(np.ptp(values) == 0)
 

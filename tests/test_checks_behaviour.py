@@ -239,6 +239,13 @@ def test_a_training_step_that_changes_nothing_is_told(applies):
     assert all(np.array_equal(a, v.numpy()) for a, v in zip(before, model.variables, strict=True))
 
 
+def test_a_rate_that_kills_units_is_the_cause_of_their_death():
+    model = net(layers.Dense(128, "relu"), layers.Dense(16, "relu"), optimizer=keras.optimizers.Adam(0.1))
+    found = look(model, known=[suspicion("learning-rate-high")])
+    assert "dead-units" in [finding.check for finding in found]
+    assert [f.where for f in found if f.severity == "error"] == ["somewhere"]
+
+
 def test_beside_tiny_targets_no_gradient_explodes():
     model = recipe(recipes.mlp, DIABETES, units=(32,))
     x, y = DIABETES.train.x, 1e-6 * DIABETES.train.y

@@ -106,3 +106,12 @@ def test_the_watched_example_leaves_its_report(tmp_path, monkeypatch, capsys):
     assert "All epochs are done: 2 of 2" in (out / "report.html").read_text()
     assert (out / "report.png").stat().st_size > 10_000
     assert f"make tensorboard LOGS={out}" in capsys.readouterr().out
+
+
+def test_the_preflight_example_names_both_faults(capsys):
+    report = load("preflight").main()
+    assert [f.check for f in report.findings if f.severity == "error"][:2] == [
+        "ignores-input",
+        "learning-rate-low",
+    ]
+    assert "98% of the 48 numbers of x" in capsys.readouterr().out.replace("\n", " ")
