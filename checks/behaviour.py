@@ -41,6 +41,8 @@ _SURE = 5.0
 _ABOVE_CHANCE = 1.5
 # Targets that were not centred start at their mean's square; that is the uninformed loss itself.
 _ABOVE_ZERO = 5.0
+# Beyond that by this factor a start that training makes up for is still worth a warning.
+_FAR_ABOVE = 2.0
 _BELOW_CHANCE = 0.5
 # In a net without vanishing gradients each layer bears on the loss in the same order of size; a
 # sigmoid passes on a quarter at most, so that this is where six or more of them lead.
@@ -98,6 +100,7 @@ _SUSPECTS = (
 )
 # Standard errors; less is what chance gives.
 _NOTHING_KNOWN = 2.0
+_FEWEST_OF_A_CLASS = 8
 _SHOWN_BY_TRAINING = ("learning-rate-high", "learning-rate-low", "optimizer-config")
 _NEIGHBOURS = 5
 _MOST_NUMBERS_COMPARED = 2_000
@@ -322,7 +325,9 @@ class _Examination:
         if unheard is None or not unheard.finite:
             return
         knows, error = unheard.knowledge
-        if knows > _NOTHING_KNOWN * error:
+        labels = np.unique(self._first_labels(self.trial.held), return_counts=True)[1]
+        rare = self.classes and labels.min() < _FEWEST_OF_A_CLASS  # Of these chance alone decides.
+        if knows > _NOTHING_KNOWN * error or rare:
             return
         for finding in self.known:
             if finding.check == "uninformative-input" and finding.severity == "warning":
@@ -402,7 +407,10 @@ class _Examination:
         if moved:
             return
         by_heart = self._by_heart(adam)
-        if by_heart is not None:
+        line = len([call for call in self._calls if call.layer.trainable_weights]) == 1
+        if line and self._informative():
+            self.found += [self._straight_line(run, len(order))]
+        elif by_heart is not None:
             self.found += [by_heart]
         elif self._informative():
             self.found += list(self._too_small()) or [self._stuck(run, len(order))]
@@ -491,9 +499,10 @@ class _Examination:
         highest = max(self.uninformed, self.constant) * (_ABOVE_CHANCE if self.classes else _ABOVE_ZERO)
         seen = f"the first loss is {self.first:.3g}, where {self._expected()} is expected from these labels."
         if self.first > highest > 0:
+            far = self.first > _FAR_ABOVE * highest
             yield Finding(
                 "initial-loss",
-                "warning" if makes_up else "error",
+                "error" if not makes_up else "warning" if far else "info",
                 "output",
                 seen,
                 "initial weights or inputs on too large a scale, or a loss that does not suit the output.",
@@ -762,6 +771,19 @@ class _Examination:
             "inputs or targets on a huge scale, or an operation in the model or the loss that overflows.",
             "standardise x and the targets, and set clipnorm=1.0.",
             "A21, A38, A49",
+        )
+
+    def _straight_line(self, run: _Run, steps: int) -> Finding:
+        return Finding(
+            "capacity",
+            "error",
+            "model",
+            f"after {steps} steps the loss of this single layer is {run.end:.3g}, where a constant answer "
+            f"gives {self.reference:.3g}, at each learning rate and with Adam too; samples with like inputs "
+            "have like labels, so that a loss well below is expected.",
+            "labels that no weighted sum of the inputs tells apart.",
+            "give it a hidden layer, as recipes.mlp does.",
+            "A54, A55; Goodfellow, Bengio and Courville 2016, section 6.1",
         )
 
     def _stuck(self, run: _Run, steps: int) -> Finding:

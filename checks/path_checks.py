@@ -157,7 +157,10 @@ def disconnected(subject: Subject) -> Iterable[Finding]:
     names = list(dict.fromkeys(_layer_of(subject.model, w) for w in missing))
     lost = sum(math.prod(w.shape) for w in missing)
     total = sum(math.prod(w.shape) for w in weights)
-    severity: Severity = "error" if lost > total / 2 else "warning"
+    # What stands behind rounding or a choice can never be trained; stop_gradient may be meant.
+    severity: Severity = (
+        "error" if lost > total / (2 if block is None or block[1] == _STOP else 10) else "warning"
+    )
     if len(missing) < len(weights) and any(head.loss is None for head in subject.heads):
         severity = "info"
     if block:
@@ -194,7 +197,7 @@ def _blocks(flow: Flow, missing: set[int]) -> tuple[str, str] | None:
             op.type == "Cast" and not (op.inputs[0].dtype.is_floating and op.outputs[0].dtype.is_floating)
         )
         if stops and upstream[op.name]:
-            return flow.name_of(op), {"StopGradient": "stop_gradient"}.get(op.type, op.type.lower())
+            return flow.name_of(op), {"StopGradient": _STOP}.get(op.type, op.type.lower())
         if not stops:
             alive |= {tensor.op.name for tensor in op.inputs}
     return None
@@ -207,6 +210,7 @@ def _layer_of(model: keras.Model, weight: Any) -> str:
     return str(weight.path.rpartition("/")[0] or weight.path)
 
 
+_STOP = "stop_gradient"
 # More than half of what is given has no bearing on what comes out.
 _MOST_UNREAD = 0.5
 _CROPS = (

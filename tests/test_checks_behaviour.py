@@ -279,10 +279,19 @@ def test_a_symptom_is_not_reported_beside_its_cause():
     assert errors(look(FAULTY["learning-rate-high"]())) == ["learning-rate-high"]
 
 
-def test_a_start_far_above_chance_that_is_made_up_for_is_a_warning():
-    found = look(too_large(relu_net("adam"), 4.0))
-    assert [(f.check, f.severity) for f in found] == [("initial-loss", "warning")]
-    assert "2.3 (knowing nothing)" in found[0].evidence
+@pytest.mark.parametrize(("factor", "severity"), [(1.0, None), (2.2, "info"), (4.0, "warning")])
+def test_a_start_above_chance_that_is_made_up_for_is_no_error(factor, severity):
+    found = look(too_large(relu_net("adam"), factor))
+    assert [f.severity for f in found if f.check == "initial-loss"] == ([severity] if severity else [])
+    assert all("2.3 (knowing nothing)" in f.evidence for f in found)
+
+
+def test_a_single_layer_where_no_straight_line_will_do():
+    x, y = np.concatenate([XOR[0]] * 50), np.concatenate([XOR[1]] * 50)
+    x = x + np.random.default_rng(0).normal(scale=0.05, size=x.shape).astype("float32")
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, "sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    assert errors(look(model, x, y)) == ["capacity"]
 
 
 def test_what_is_expected_of_the_first_loss_follows_from_the_class_frequencies():
