@@ -10,20 +10,25 @@ RUN_READY := $(VENV)/.ready-run-$(PLACE)
 TEST_READY := $(VENV)/.ready-test-$(PLACE)
 
 # Values reach the shell as quoted variables, so that spaces in them are safe.
-export LOGS PORT DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT
+export LOGS PORT DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT SEARCH SPACE FOLDS REPEATS KEEP
 TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DATA_PATH") \
 	$(if $(RECIPE),--recipe "$$RECIPE") $(if $(TRIALS),--trials "$$TRIALS") \
 	$(if $(EPOCHS),--epochs "$$EPOCHS") $(if $(BATCH),--batch-size "$$BATCH") \
 	$(if $(LR),--learning-rate "$$LR") $(if $(OBJECTIVE),--objective "$$OBJECTIVE") \
-	$(if $(SEED),--seed "$$SEED") $(if $(OUT),--out "$$OUT") $(if $(OVERWRITE),--overwrite)
+	$(if $(SEED),--seed "$$SEED") $(if $(OUT),--out "$$OUT") $(if $(OVERWRITE),--overwrite) \
+	$(if $(SEARCH),--search "$$SEARCH") $(if $(SPACE),--space "$$SPACE") $(foreach one,$(SET),--set '$(one)') \
+	$(if $(FOLDS),--folds "$$FOLDS") $(if $(REPEATS),--repeats "$$REPEATS") $(if $(KEEP),--keep "$$KEEP") \
+	$(if $(PRUNE),--prune)
 
 .PHONY: help tune tensorboard test test-slow lint types check wheel-test clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s'|' 2>/dev/null || grep '##' Makefile
-	@echo "  make tune takes DATA RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT DATA_PATH OVERWRITE=1, such as"
+	@echo "  make tune takes DATA RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT DATA_PATH OVERWRITE=1,"
+	@echo "  SEARCH SPACE SET FOLDS REPEATS KEEP and PRUNE=1, such as"
 	@echo "  make tune DATA=wine TRIALS=24 EPOCHS=30 BATCH=32 SEED=1 OUT=runs/wine"
+	@echo "  make tune SPACE=wide SET='dropout=0:0.5 units=choice:64-32,128-64' PRUNE=1 OUT=runs/wide"
 
 tune: $(RUN_READY)  ## random search over the learning rate; results in runs/tune
 	@$(BIN)/python -m keras_practice.tuning $(TUNE_OPTIONS)

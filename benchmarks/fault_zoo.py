@@ -42,6 +42,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from zoo import (  # noqa: F401  The programs list themselves.
     advisories,
+    blind_again,
     blind_data,
     blind_healthy,
     blind_models,

@@ -87,8 +87,8 @@ def frozen(subject: Subject) -> Iterable[Finding]:
     size = sum(math.prod(w.shape) for layer in random for w in layer.weights)
     learns = sum(math.prod(w.shape) for w in model.trainable_variables)
     last = [layer for layer in random if any(flow.ahead[op.name] == 0 for op in flow.products(layer))]
-    # One or two random layers are random features, which can do; a random trunk of a deep net is a mistake.
-    deep = len(random) >= 3 and size > 9 * learns
+    # One random layer gives random features, which can do; a random trunk of several is a mistake.
+    deep = len(random) >= 2 and size > 9 * learns
     where = ", ".join(str(layer.name) for layer in (last or random)[:3])
     return [
         Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ Array = np.ndarray[Any, Any]
 
 MOST_ROWS = 4_096
 _MOST_SECONDS = 3.0
+_LEAST_WINDOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Rows:
         complete: Whether these are all of them.
         shuffled: Whether they come in a new order each time; `None` where that is
             not known, or is up to `fit`.
+        batch: Samples a batch, where they come in batches; `None` where that is up to `fit`.
     """
 
     x: Any
@@ -37,6 +40,7 @@ class Rows:
     total: int | None
     complete: bool
     shuffled: bool | None = None
+    batch: int | None = None
 
     def __len__(self) -> int:
         return len(keras.tree.flatten(self.x)[0])
@@ -57,7 +61,7 @@ class Rows:
 
         weight = None if self.weight is None else self.weight[rows]
         x, y = choose(self.x), choose(self.y)
-        return Rows(x, y, weight, self.total, False, self.shuffled)
+        return Rows(x, y, weight, self.total, False, self.shuffled, self.batch)
 
     def spread(self, count: int, seed: int = 0) -> Rows:
         """About `count` of them, drawn at random without a repeat, in their order."""
@@ -103,9 +107,9 @@ def rows_of(x: Any, y: Any, weight: Any = None) -> Rows:
 
 
 def _rows_of_batches(batches: Any) -> Rows:
-    shuffled = True  # A PyDataset's batches are shuffled by `fit`.
+    window = math.inf  # A PyDataset's batches are shuffled by `fit`.
     if isinstance(batches, tf.data.Dataset):
-        batches, shuffled = _copied(batches)
+        batches, window = _copied(batches)
         length = int(batches.cardinality())
     else:
         length = batches.num_batches or 0
@@ -125,7 +129,10 @@ def _rows_of_batches(batches: Any) -> Rows:
     weight = None if parts[0][2] is None else join(*[part[2] for part in parts])
     complete = len(parts) == length
     total = count if complete else length * (count // len(parts)) if length > 0 else None
-    return Rows(x, y, weight, total, complete, shuffled)
+    # A buffer that holds a small part of the samples leaves their order nearly as it was.
+    shuffled = window >= (total or count) * _LEAST_WINDOW
+    first = len(keras.tree.flatten(parts[0])[0])
+    return Rows(x, y, weight, total, complete, shuffled, first)
 
 
 def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
@@ -157,8 +164,10 @@ def _stride(length: int, inputs: Any) -> int:
     return max(1, length * len(keras.tree.flatten(inputs)[0]) // MOST_ROWS)
 
 
-def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, bool]:
-    """The same data set with shuffles that have a state of their own; whether there are any.
+def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, float]:
+    """The same data set with shuffles that have a state of their own, and the size of the largest buffer.
+
+    0 where there is none, and infinity where it cannot be told.
 
     A shuffle draws the next order from a generator that all passes share.
     """
@@ -167,25 +176,24 @@ def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, bool]:
         serialized = tf.raw_ops.DatasetToGraphV2(input_dataset=variant, external_state_policy=1)
         graph = tf.compat.v1.GraphDef.FromString(serialized.numpy())
     except (tf.errors.OpError, ValueError):  # Too large, or of something that cannot be copied.
-        return dataset, True
+        return dataset, math.inf
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     shuffles = [node for node in nodes if node.op == "ShuffleDatasetV3"]
     constants = {node.name: node.attr["value"].tensor for node in nodes if node.op == "Const"}
-    buffers = [_number(constants.get(node.input[1].partition(":")[0])) for node in shuffles]
+    buffers = [_buffer(constants.get(node.input[1].partition(":")[0])) for node in shuffles]
     for node in shuffles:
         node.op = "ShuffleDataset"
         del node.input[-1]  # The shared generator.
         node.attr["reshuffle_each_iteration"].b = False
     if not shuffles:
-        return dataset, any("Shuffle" in node.op for node in nodes)
+        return dataset, math.inf if any("Shuffle" in node.op for node in nodes) else 0
     copied = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    # A buffer of one sample shuffles nothing.
-    shuffled = any(buffer is None or buffer != 1 for buffer in buffers)
-    return tf.data.experimental.from_variant(copied, dataset.element_spec), shuffled
+    return tf.data.experimental.from_variant(copied, dataset.element_spec), max(buffers)
 
 
-def _number(tensor: Any) -> int | None:
-    return None if tensor is None else int(tf.make_ndarray(tensor))
+def _buffer(tensor: Any) -> float:
+    size = -1 if tensor is None else int(tf.make_ndarray(tensor))
+    return math.inf if size < 0 else size
 
 
 def _arrays(nest: Any) -> Any:

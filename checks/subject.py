@@ -77,6 +77,7 @@ def subject_of(
     task = task or task_of(heads[0])
     # `fit` takes a data set in its own order.
     shuffle = shuffle if train.shuffled is None else train.shuffled
+    batch_size = batch_size if train.batch is None else train.batch
     return Subject(model, train, val, batch_size, shuffle, validation_split, task, anatomy, heads, seed)
 
 

@@ -708,6 +708,17 @@ def test_batch_norm_needs_a_batch(batch_size, severity):
     assert serious(look(model, batch_size=batch_size)) == expected
 
 
+def test_the_batches_of_a_data_set_are_what_batch_norm_gets():
+    model = net(L.Dense(16), L.BatchNormalization(name="norm"), L.ReLU(), softmax())
+    single = tf.data.Dataset.from_tensor_slices((X, Y)).batch(1)
+    with borrowed(model, X[:1]):
+        subject = subject_of(model, single, None, batch_size=32)
+    assert subject.batch_size == 1
+    assert [
+        f.severity for check in model_checks.CHECKS for f in check(subject) if f.check == "batch-norm-batch"
+    ] == ["error"]
+
+
 def test_batch_norm_of_images_counts_their_pixels():
     model = net(L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), softmax(4), shape=(12, 12, 1))
     assert serious(look(model, IMAGES, KINDS, batch_size=1)) == {}

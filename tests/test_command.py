@@ -1,21 +1,38 @@
 import csv
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 from matplotlib import image
+from rich.console import Console
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tensor_util
 
 from keras_practice import data
 from keras_practice.callbacks import scores
 from keras_practice.tuning import Settings, study
 from keras_practice.tuning.__main__ import main
+from keras_practice.tuning.display import Display
+from keras_practice.tuning.oracles import BayesianOracle
+from keras_practice.tuning.results import TrialRow
 
+IRIS = data.load("iris")
 QUICK = ["--data", "iris", "--trials", "3", "--epochs", "2", "--batch-size", "32"]
+
+
+def read(out):
+    """The rows of a run's table."""
+    with (out / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +61,7 @@ def test_a_run_ends_well_and_quietly(finished):
 
 def test_everything_promised_is_there(finished):
     out, _ = finished
-    with (out / "trials.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read(out)
     assert len(rows) == 3
     for row in rows:
         assert 1e-5 <= float(row["learning_rate"]) <= 1e-1
@@ -53,6 +69,13 @@ def test_everything_promised_is_there(finished):
             assert np.isfinite(float(row[name])), name
     ranked = [float(row["val_f1"]) for row in rows]
     assert ranked == sorted(ranked, reverse=True)
+    report = (out / "report.html").read_text()
+    for row in rows:
+        assert f"Trial {row['trial']}: val_f1 {float(row['val_f1']):.4g}" in report
+        events = event_accumulator.EventAccumulator(str(out / "tensorboard" / row["trial"])).Reload()
+        assert "_hparams_/session_start_info" in events.summary_metadata
+        best_score = tensor_util.make_ndarray(events.Tensors("best/val_f1")[0].tensor_proto)
+        assert float(best_score) == pytest.approx(float(row["val_f1"]), rel=1e-6)
     picture = image.imread(out / "search.png")
     assert picture.shape[0] > 400
     assert picture.std() > 0
@@ -74,7 +97,7 @@ def test_the_best_model_loads_alone_and_scores_what_is_told(finished):
     )
     assert loaded.returncode == 0, loaded.stderr
     model = keras.models.load_model(out / "best.keras")
-    iris = data.load("iris")
+    iris = IRIS
     best = json.loads((out / "best.json").read_text())
     for split, told in ((iris.test, best["test"]), (iris.val, best["validation"])):
         measured = scores(split.y, model.predict(split.x, verbose=0), iris.task)
@@ -90,7 +113,7 @@ def test_the_same_command_again_runs_and_evaluates_nothing(finished, capsys, mon
         study, "scores", lambda *args, **kwargs: pytest.fail("the test split was looked at again")
     )
     monkeypatch.setattr(
-        study.RandomSearch, "run_trial", lambda *args, **kwargs: pytest.fail("a trial was run again")
+        study.RecipeSearch, "run_trial", lambda *args, **kwargs: pytest.fail("a trial was run again")
     )
     assert main([*QUICK, "--out", str(out)]) == 0
     assert (out / "best.json").read_bytes() == kept
@@ -113,10 +136,23 @@ def test_other_settings_in_the_same_folder_are_refused(finished, change, differe
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    import re
-
     assert re.search(difference, error), error
     assert (out / "best.json").exists()
+
+
+def test_a_run_of_an_earlier_version_and_another_keep_go_on(finished, capsys):
+    out, _ = finished
+    file = out / "settings.json"
+    recorded = json.loads(file.read_text())
+    earlier = ("data", "recipe", "trials", "epochs", "batch_size", "learning_rate", "objective", "data_path")
+    old = {name: value for name, value in recorded.items() if name in (*earlier, "seed", "data_sha256")}
+    assert len(old) < len(recorded)
+    file.write_text(json.dumps(old))
+    assert main([*QUICK, "--keep", "1", "--out", str(out)]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main([*QUICK, "--folds", "2", "--out", str(out)])
+    assert "folds 1 there, 2 here" in capsys.readouterr().err
+    file.write_text(json.dumps(recorded))
 
 
 def test_overwrite_starts_anew_and_leaves_other_files(tmp_path, capsys):
@@ -227,7 +263,7 @@ def test_when_every_trial_fails_the_exit_code_is_1_and_the_reason_is_told(tmp_pa
     def fail(self, trial, *args, **kwargs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(study.RandomSearch, "run_trial", fail)
+    monkeypatch.setattr(study.RecipeSearch, "run_trial", fail)
     assert main([*QUICK, "--out", str(tmp_path / "run")]) == 1
     assert "Every trial failed; 3 of 3 with: RuntimeError: no memory" in capsys.readouterr().out
     assert "RuntimeError: no memory" in (tmp_path / "run" / "trials.csv").read_text()
@@ -238,6 +274,103 @@ def test_a_regression_is_judged_by_its_loss(tmp_path, capsys):
     best = json.loads((tmp_path / "run" / "best.json").read_text())
     assert (best["objective"], best["direction"]) == ("val_loss", "min")
     assert set(best["test"]) == {"mae", "rmse", "r2"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "task", "way"),
+    [
+        *((f"val_{score}", IRIS.task, "max") for score in ("f1", "precision", "recall", "auc", "accuracy")),
+        *((f"val_coverage{more}", IRIS.task, "max") for more in ("", "_accuracy")),
+        *((name, IRIS.task, "min") for name in ("val_loss", "loss")),
+        ("val_r2", data.Task.regression(), "max"),
+        *((f"val_{score}", data.Task.regression(), "min") for score in ("mae", "rmse", "loss")),
+    ],
+)
+def test_any_score_of_the_callbacks_is_an_objective(objective, task, way):
+    found = study._objective(Settings(objective=objective), task)
+    assert (found.name, found.direction) == (objective, way)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [("val_coverage", "iris"), pytest.param("val_rmse", "diabetes", marks=pytest.mark.slow)],
+)
+def test_the_best_trial_is_the_best_by_the_objective(objective, name, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["--data", name, "--trials", "2", "--epochs", "2", "--learning-rate", "1e-4:1e-2"]
+    assert main([*arguments, "--objective", objective, "--out", str(out)]) == 0
+    rows = read(out)
+    values = [float(row[objective]) for row in rows]
+    assert values == sorted(values, reverse=objective == "val_coverage")
+    best = json.loads((out / "best.json").read_text())
+    assert best["validation"][objective] == values[0]
+
+
+def test_a_grid_has_every_combination_once_and_resumes(tmp_path, monkeypatch, capsys):
+    arguments = ["--data", "iris", "--epochs", "1", "--search", "grid", "--trials", "5"]
+    arguments += ["--set", "dropout=choice:0,0.5", "--out", str(tmp_path / "run")]
+    run_trial = study.RecipeSearch.run_trial
+
+    def stopped(self, trial, *args, **kwargs):
+        if trial.trial_id == "2":
+            raise KeyboardInterrupt
+        return run_trial(self, trial, *args, **kwargs)
+
+    monkeypatch.setattr(study.RecipeSearch, "run_trial", stopped)
+    assert main(arguments) == 130
+    monkeypatch.setattr(study.RecipeSearch, "run_trial", run_trial)
+    assert main(arguments) == 0
+    assert "resuming: 2 of 4 trials" in capsys.readouterr().out
+    rows = read(tmp_path / "run")
+    points = {(float(row["dropout"]), float(row["learning_rate"])) for row in rows}
+    assert len(rows) == 4
+    assert points == {(d, r) for d in (0.0, 0.5) for r in (1e-5, 1e-1)}
+
+
+def test_hyperband_gives_the_best_more_epochs_and_repeats_what_they_had(tmp_path):
+    out = tmp_path / "run"
+    arguments = ["--data", "iris", "--search", "hyperband", "--trials", "6", "--epochs", "3"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    rows = {row["trial"]: row for row in read(out)}
+    assert [rows[str(number)]["epochs"] for number in range(6)] == ["1"] * 3 + ["3"] * 3
+    best_of_first = max((rows[str(number)] for number in range(3)), key=lambda row: float(row["val_f1"]))
+    grown = [
+        rows[str(n)] for n in range(3, 6) if rows[str(n)]["learning_rate"] == best_of_first["learning_rate"]
+    ]
+    assert len(grown) == 1
+
+    def history(number):
+        trainings = json.loads((out / "search" / f"trial_{number}" / "trainings.json").read_text())
+        return trainings[0]["history"]["loss"]
+
+    short, long = history(best_of_first["trial"]), history(grown[0]["trial"])
+    assert len(long) > len(short) == 1
+    assert long[0] == pytest.approx(short[0], rel=1e-5)
+
+
+def test_a_bayesian_search_begins_as_the_random_one_and_learns(tmp_path):
+    """The score depends on the learning rate alone, so that what is proposed can be judged."""
+
+    def searched(folder):
+        oracle = BayesianOracle(objective=keras_tuner.Objective("score", "max"), max_trials=11, seed=3)
+        oracle._set_project_dir(str(folder), "search")
+        oracle.hyperparameters.Float("x", 0.0, 1.0)
+        drawn = []
+        for number in range(11):
+            trial = oracle.create_trial("tuner0")
+            if number == 5:  # As a search that is killed and resumed.
+                oracle.reload()
+                trial = oracle.create_trial("tuner0")
+            drawn.append(trial.hyperparameters.get("x"))
+            oracle.update_trial(trial.trial_id, {"score": 1 - abs(drawn[-1] - 0.7) ** 2})
+            trial.status = "COMPLETED"
+            oracle.end_trial(trial)
+        return drawn
+
+    drawn = searched(tmp_path / "a")
+    assert len(drawn) == 11
+    assert np.median(np.abs(np.array(drawn[6:]) - 0.7)) < 0.1
+    assert max(np.abs(np.array(drawn[:3]) - 0.7)) > 0.1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -260,8 +393,26 @@ def test_a_stopped_run_says_how_to_go_on(number, code, tmp_path):
     assert (
         error.strip() == f"Stopped. Finished trials are kept in {out}; the same command goes on from there."
     )
-    with (out / "trials.csv").open() as file:
-        assert len(list(csv.DictReader(file))) >= 1
+    assert len(read(out)) >= 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_table_fits_on_a_terminal(width):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=width, color_system=None)
+    display = Display(Settings(trials=2), "val_f1", 2, console)
+    scores_of = {"val_f1": 0.9, "val_loss": 0.1, "val_accuracy": 0.9}
+    rows = [
+        TrialRow(
+            str(n), n, "COMPLETED", {"dropout": 0.1, "learning_rate": 0.01}, 0.9, scores_of, scores_of, 3
+        )
+        for n in range(2)
+    ]
+    display.finish(rows, {"trial": "0", "hyperparameters": {}, "test": {}}, Path("out"))
+    lines = written.getvalue().splitlines()
+    assert "…" not in written.getvalue()
+    assert any("0.9000 ±0.9000" in line for line in lines)
+    assert ("accuracy" in written.getvalue()) == (width > 80)
 
 
 def test_help_names_every_option_and_does_not_wait_for_tensorflow():
@@ -282,6 +433,14 @@ except SystemExit:
         "--epochs",
         "--batch-size",
         "--seed",
+        "--search",
+        "--space",
+        "--set",
+        "--objective",
+        "--folds",
+        "--repeats",
+        "--prune",
+        "--keep",
         "--out",
         "--overwrite",
     ):

@@ -1,4 +1,4 @@
-"""`python -m keras_practice.tuning`: random search from the shell."""
+"""`python -m keras_practice.tuning`: hyperparameter search from the shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from keras_practice.data.command import Parser, quiet_start, refuse
-from keras_practice.tuning.settings import Settings
+from keras_practice.tuning.settings import SEARCHES, SPACES, Settings
 
 _DEFAULTS = Settings()
 
@@ -26,12 +26,23 @@ def _range(text: str) -> tuple[float, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m keras_practice.tuning",
-        description="Random search over the learning rate of a recipe, evenly in its logarithm, and over "
-        "the recipe's own space.",
-        epilog="OUT holds trials.csv, best.keras, best.json, search.png and TensorBoard logs. The same "
-        "command with the same OUT resumes where it was stopped. Exit code: 0 done, 1 every trial "
-        "failed, 2 wrong input, 130 interrupted, 143 terminated.",
+        description="Search over the learning rate of a recipe, evenly in its logarithm, and over its "
+        "other hyperparameters.",
+        epilog="OUT holds report.html, trials.csv, best.keras, best.json, search.png and TensorBoard logs. "
+        "The same command with the same OUT resumes where it was stopped. With --folds or --repeats the "
+        "mean over all trainings decides; best.keras is then one more training of the best hyperparameters "
+        "on the training split. Exit code: 0 done, 1 every trial failed, 2 wrong input, 130 interrupted, "
+        "143 terminated.",
     )
+    whole = {
+        "trials": ("N", "most trials; a grid or a small space may have fewer"),
+        "epochs": ("N", "most epochs a trial; it stops after five without improvement"),
+        "batch-size": ("N", "samples a batch, where that is not searched"),
+        "folds": ("K", "cross-validation over the training and validation samples; 1: the validation split"),
+        "repeats": ("N", "trainings of each trial, or of each of its folds, from different seeds"),
+        "keep": ("N", "trials whose models are kept in OUT/search, the best ones"),
+        "seed": ("N", "fixes split, trials and training"),
+    }
     parser.add_argument(
         "--data",
         default=_DEFAULTS.data,
@@ -45,16 +56,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recipe", default=_DEFAULTS.recipe, help="model builder (default: %(default)s)")
     parser.add_argument(
-        "--trials", type=int, default=_DEFAULTS.trials, help="number of trials (default: %(default)s)"
+        "--search",
+        choices=SEARCHES,
+        default=_DEFAULTS.search,
+        help="how trials are chosen: at random; all points of a grid of at most --trials; hyperband (many "
+        "with few epochs, the best again with more); bayesian (default: %(default)s)",
     )
     parser.add_argument(
-        "--epochs",
-        type=int,
-        default=_DEFAULTS.epochs,
-        help="most epochs a trial; it stops after five without improvement (default: %(default)s)",
+        "--space",
+        choices=SPACES,
+        default=_DEFAULTS.space,
+        help="what is searched beside the learning rate: narrow, the one or two hyperparameters that matter "
+        "most in the recipe, which suits 16 trials; wide, also widths, depth, penalties, optimizer and "
+        "batch size, which wants 50 and more; none, but what --set names (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=_DEFAULTS.batch_size, help="samples a batch (default: %(default)s)"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=WHAT",
+        help="searches or sets one hyperparameter, in the place of the space's own; may be repeated. WHAT is "
+        "LOW:HIGH (even), log:LOW:HIGH (even in the logarithm), choice:A,B,... or a fixed value; widths of "
+        "a stack are joined by '-'. Such as dropout=0:0.5, l2=log:1e-6:1e-2, units=choice:64-32,128-64, "
+        "optimizer=sgd, batch_size=choice:32,64",
     )
     parser.add_argument(
         "--learning-rate",
@@ -66,13 +90,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--objective",
         metavar="SCORE",
-        help="score that chooses the best trial, such as val_auc (default: val_f1; val_loss for regression)",
+        help="score that chooses the best trial, such as val_auc, val_accuracy or val_r2 (default: val_f1; "
+        "val_loss for regression)",
     )
+    for name, (metavar, text) in whole.items():
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=getattr(_DEFAULTS, name.replace("-", "_")),
+            metavar=metavar,
+            help=f"{text} (default: %(default)s)",
+        )
     parser.add_argument(
-        "--seed",
-        type=int,
-        default=_DEFAULTS.seed,
-        help="fixes split, trials and training (default: %(default)s)",
+        "--prune",
+        action="store_true",
+        help="end a trial at an epoch at which it is worse than the median of at least four trials before it",
     )
     parser.add_argument("--out", default="runs/tune", help="folder for the results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="start anew where OUT holds an earlier run")
@@ -83,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = vars(_parser().parse_args(arguments))
     out, overwrite = options.pop("out"), options.pop("overwrite")
+    options["set"] = tuple(options["set"])
     try:
         settings = Settings(**options)
     except ValueError as error:

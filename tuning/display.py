@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,25 +32,34 @@ class Display:
     Args:
         settings: The search's settings.
         objective: The score that chooses the best trial.
+        total: Number of trials, if no space ends before.
         console: Where to write. Defaults to `None`, standard output.
     """
 
-    def __init__(self, settings: Settings, objective: str, console: Console | None = None) -> None:
-        self._settings, self._objective = settings, objective
+    def __init__(
+        self, settings: Settings, objective: str, total: int, console: Console | None = None
+    ) -> None:
+        self._settings, self._objective, self._total = settings, objective, total
         # A table must not be cut to 80 columns in a file.
         self._console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 200)
         self._progress: Progress | None = None
-        self._done = 0
+        self._done, self._each = 0, settings.epochs * settings.trainings
 
-    def start(self, dataset: Dataset) -> None:
+    def start(self, dataset: Dataset, space: str) -> None:
         """Says what is searched."""
         settings = self._settings
-        low, high = settings.learning_rate
+        how = "" if settings.search == "random" else f"{settings.search} search, "
+        means = [
+            f"{count} {name}"
+            for count, name in ((settings.folds, "folds"), (settings.repeats, "repeats"))
+            if count > 1
+        ]
+        several = f"mean of {' x '.join(means)}, " if means else ""
         self._line(
-            f"{settings.trials} trials of {settings.recipe} on {dataset.name} "
+            f"{self._total} trials of {settings.recipe} on {dataset.name} "
             f"({len(dataset.train):,} train, {len(dataset.val):,} val, {len(dataset.test):,} test samples), "
-            f"learning rate {low:g} to {high:g}, up to {settings.epochs} epochs each, "
-            f"judged by {self._objective}, {_devices()}"
+            f"{how}{space}, up to {settings.epochs} epochs each, "
+            f"{several}judged by {self._objective}, {_devices()}"
         )
 
     def __enter__(self) -> Display:
@@ -67,7 +76,7 @@ class Display:
                 transient=True,
             )
             self._bar = self._progress.add_task(
-                "", total=self._settings.trials * self._settings.epochs, finished=self._count(), best=""
+                "", total=self._total * self._each, finished=self._count(), best=""
             )
             self._progress.start()
         return self
@@ -80,24 +89,30 @@ class Display:
 
     def resume(self, rows: Sequence[TrialRow]) -> None:
         """Says how many trials an earlier run has finished."""
-        self._done = sum(row.status in ("COMPLETED", "FAILED") for row in rows)
+        self._done = sum(row.status != "RUNNING" for row in rows)
         if self._done:
-            self._line(f"resuming: {self._done} of {self._settings.trials} trials were finished before")
+            self._line(f"resuming: {self._done} of {self._total} trials were finished before")
         self._update(rows)
 
     def epoch(self, epoch: int) -> None:
-        """Moves the bar; `epoch` counts from 0."""
+        """Moves the bar; `epoch` counts from 0 through all trainings of a trial."""
         if self._progress is not None:
-            self._progress.update(self._bar, completed=self._done * self._settings.epochs + epoch + 1)
+            self._progress.update(self._bar, completed=self._done * self._each + epoch + 1)
 
     def trial(self, row: TrialRow, rows: Sequence[TrialRow]) -> None:
         """Shows that a trial has ended."""
         self._done += 1
         if self._progress is None:
-            values = ", ".join(f"{name} {_short(value)}" for name, value in row.hyperparameters.items())
+            values = _listed(row.hyperparameters)
             result = f"failed: {row.reason}" if row.score is None else f"{self._objective} {row.score:.4f}"
+            if self._objective in row.deviations:
+                result += f" (deviation {row.deviations[self._objective]:.4f})"
+            if row.status == "PRUNED":
+                result += f", {row.reason}"
             seconds = "" if row.seconds is None else f", {row.seconds:.1f} s"
-            self._line(f"trial {self._count()}: {values}: {result}{self._best(rows)}{seconds}")
+            self._line(
+                f"trial {self._count()}:{values and f' {values}:'} {result}{self._best(rows)}{seconds}"
+            )
         self._update(rows)
 
     def all_failed(self, rows: Sequence[TrialRow]) -> None:
@@ -105,46 +120,57 @@ class Display:
         reason, count = Counter(row.reason for row in rows).most_common(1)[0]
         self._line(f"Every trial failed; {count} of {len(rows)} with: {reason}")
 
-    def finish(self, rows: Sequence[TrialRow], best: dict[str, Any], out: Path) -> None:
-        """Shows the trials, the best of them and where everything is."""
+    def finish(
+        self, rows: Sequence[TrialRow], best: dict[str, Any], out: Path, hints: Sequence[str] = ()
+    ) -> None:
+        """Shows the trials, the best of them, what should be known of it and where everything is."""
         parameters = list(dict.fromkeys(name for row in rows for name in row.hyperparameters))
-        # The other scores are in trials.csv; these fit on a terminal of 80 columns.
         shown = ("val_loss", "val_accuracy", "val_mae")
-        names = [self._objective, *(n for n in shown if n in rows[0].scores and n != self._objective)]
+        others = [name for name in shown if name in rows[0].scores and name != self._objective]
         plain = not self._console.is_terminal
+        columns = {
+            "": [str(rank) for rank in range(1, len(rows) + 1)],
+            "trial": [row.trial for row in rows],
+            **{name: [_short(row.hyperparameters.get(name, "")) for row in rows] for name in parameters},
+            **{
+                name: [_score(row.scores.get(name), row.deviations.get(name)) for row in rows]
+                for name in (self._objective, *others)
+            },
+            "epoch": ["" if row.best_epoch is None else str(row.best_epoch) for row in rows],
+            "seconds": ["" if row.seconds is None else f"{row.seconds:.1f}" for row in rows],
+        }
+        heads = {name: name if plain else name.replace("_", " ").removeprefix("val ") for name in columns}
+        # What does not fit on a terminal is in trials.csv.
+        for name in ("seconds", "epoch", *reversed(others)):
+            if _width(columns, heads) > self._console.width:
+                del columns[name]
         table = Table(box=None if plain else SIMPLE_HEAD, pad_edge=False)
-        for column in ("", "trial", *parameters, *names, "epoch", "seconds"):
-            table.add_column(
-                column.replace("_", " ").removeprefix("val ") if not plain else column, justify="right"
-            )
-        for rank, row in enumerate(rows, start=1):
-            table.add_row(
-                str(rank),
-                row.trial,
-                *(_short(row.hyperparameters.get(name)) for name in parameters),
-                *(_score(row.scores.get(name)) for name in names),
-                "" if row.best_epoch is None else str(row.best_epoch),
-                "" if row.seconds is None else f"{row.seconds:.1f}",
-                style="bold green" if rank == 1 and not plain else "",
-            )
+        for name in columns:
+            table.add_column(heads[name], justify="right")
+        for rank, cells in enumerate(zip(*columns.values(), strict=True)):
+            table.add_row(*cells, style="bold green" if rank == 0 and not plain else "")
         self._console.print(table)
-        values = ", ".join(f"{name} {_short(value)}" for name, value in best["hyperparameters"].items())
+        if len(rows) < self._total:
+            self._line(f"the space holds no more than these {len(rows)} trials")
+        values = _listed(best["hyperparameters"])
         test = ", ".join(f"{name} {value:.4f}" for name, value in best["test"].items())
-        self._line(f"best: trial {best['trial']}, {values}")
+        self._line(f"best: trial {best['trial']}{values and f', {values}'}")
         self._line(f"on the test split, looked at once: {test}")
-        self._line(f"in {out}: best.keras, best.json, trials.csv, search.png, tensorboard")
+        for hint in hints:
+            self._line(hint)
+        self._line(f"in {out}: best.keras, best.json, trials.csv, report.html, search.png, tensorboard")
 
     def _update(self, rows: Sequence[TrialRow]) -> None:
         if self._progress is not None:
             self._progress.update(
                 self._bar,
-                completed=self._done * self._settings.epochs,
+                completed=self._done * self._each,
                 finished=self._count(),
                 best=self._best(rows).removeprefix(", "),
             )
 
     def _count(self) -> str:
-        return f"{self._done}/{self._settings.trials}"
+        return f"{self._done}/{self._total}"
 
     def _best(self, rows: Sequence[TrialRow]) -> str:
         if not rows or rows[0].score is None:
@@ -161,9 +187,20 @@ def _devices() -> str:
     return f"on {', '.join(gpus)}" if gpus else "on the CPU"
 
 
+def _width(columns: Mapping[str, Sequence[str]], heads: Mapping[str, str]) -> int:
+    """Letters that a table of these columns needs in a line."""
+    return sum(max(map(len, (heads[name], *cells))) + 2 for name, cells in columns.items())
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+
+
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _score(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _score(value: float | None, deviation: float | None = None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if deviation is None else f"{value:.4f} ±{deviation:.4f}"

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import shutil
 import warnings
-from dataclasses import dataclass
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import keras
 import keras_tuner
 import tensorflow as tf
-from keras_tuner.engine.trial import Trial
 
 from keras_practice import data, recipes
-from keras_practice.callbacks import ValidationScores, best_weights, direction, scores
+from keras_practice.callbacks import direction, scores
 from keras_practice.callbacks.environment import environment
+from keras_practice.callbacks.scores import CLASS_SCORES, REGRESSION_SCORES
 from keras_practice.data.files import replacing
+from keras_practice.tuning import hparams
+from keras_practice.tuning.axes import axes_of
 from keras_practice.tuning.display import Display
 from keras_practice.tuning.figures import search_figure
-from keras_practice.tuning.results import TrialRow, rows_of, write_csv
-from keras_practice.tuning.search import RandomSearch
+from keras_practice.tuning.importance import edges
+from keras_practice.tuning.lock import locked
+from keras_practice.tuning.parsing import parse
+from keras_practice.tuning.report import Report, write_report
+from keras_practice.tuning.results import TrialRow, write_csv
 from keras_practice.tuning.settings import Settings
-from keras_practice.tuning.spaces import builder_arguments, dataset_for
+from keras_practice.tuning.spaces import Draw, Fixed, Range, Space, dataset_for
+from keras_practice.tuning.spaces import space as space_for
+from keras_practice.tuning.tracing import quiet_tracing
+from keras_practice.tuning.trials import RecipeModel, RecipeSearch
 
-# Without the coverage, whose accuracy is undefined while no sample is covered.
-_SCORES = ("f1", "precision", "recall", "auc")
-_OURS = ("settings.json", "trials.csv", "best.keras", "best.json", "search.png", "search", "tensorboard")
+_OURS = (
+    "settings.json",
+    "trials.csv",
+    "best.keras",
+    "best.json",
+    "search.png",
+    "report.html",
+    "search",
+    "tensorboard",
+)
 
 
 # Found here once, while the start is quiet: TensorFlow reports on drivers when it first looks.
@@ -39,66 +55,28 @@ class InputError(Exception):
     """Something that the user can mend, said in one sentence."""
 
 
-@dataclass(frozen=True)
-class _RecipeModel(keras_tuner.HyperModel):
-    """A recipe on a data set, tuned over its learning rate and its own space."""
-
-    dataset: data.Dataset
-    settings: Settings
-    objective: str
-
-    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        low, high = self.settings.learning_rate
-        arguments = builder_arguments(self.settings.recipe, hp)
-        model = recipes.get(self.settings.recipe)(self.dataset.input_shape, self.dataset.task, **arguments)
-        rate = hp.Float("learning_rate", low, high, sampling="log")
-        return recipes.compile_for(model, self.dataset.task, learning_rate=rate)
-
-    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-        scored = ValidationScores(
-            self.dataset.val, scores=_SCORES if self.dataset.task.is_classification else None
-        )
-        watching = [scored, best_weights(self.objective)]
-        return model.fit(
-            # Made anew for each trial, so that its order does not depend on the trials before.
-            self.dataset.train.batches(self.settings.batch_size, seed=self.settings.seed),
-            validation_data=self.dataset.val.batches(256),
-            epochs=self.settings.epochs,
-            shuffle=False,  # The batches shuffle themselves; Keras warns otherwise.
-            verbose=0,
-            callbacks=[*watching, *kwargs["callbacks"]],
-        )
-
-
-class _ShownSearch(RandomSearch):
-    """A search that shows how far it is, and keeps its table up to date."""
-
-    def __init__(self, display: Display, table: Path, *args: Any, **kwargs: Any) -> None:
-        self._shown, self._table = display, table
-        super().__init__(*args, **kwargs)
-
-    def on_epoch_end(self, trial: Trial, model: keras.Model, epoch: int, logs: Any = None) -> None:
-        super().on_epoch_end(trial, model, epoch, logs=logs)
-        self._shown.epoch(epoch)
-
-    def on_trial_end(self, trial: Trial) -> None:
-        super().on_trial_end(trial)
-        rows = rows_of(self)
-        write_csv(rows, self._table)
-        self._shown.trial(next(row for row in rows if row.trial == trial.trial_id), rows)
-
-
-def tune(settings: Settings, out: str | Path, *, overwrite: bool = False) -> bool:
+def tune(
+    settings: Settings, out: str | Path, *, overwrite: bool = False, space: Space | Draw | None = None
+) -> bool:
     """Searches, evaluates the best model once on the test split, and leaves everything in `out`.
 
-    `out` then holds `trials.csv`, `best.keras`, `best.json`, `search.png` and
-    TensorBoard logs. A search that was stopped goes on where it was.
+    `out` then holds `trials.csv`, `best.keras`, `best.json`, `search.png`,
+    `report.html` and TensorBoard logs. A search that was stopped goes on where
+    it was. Of several trainings a trial (`folds`, `repeats`), the mean decides;
+    the best hyperparameters are then trained once more on the training split,
+    from the trial's own seed, with the validation split to choose the epoch, and
+    that is the best model.
 
     Args:
         settings: What to search.
         out: Folder for the results; made if it is absent.
         overwrite: Whether to start anew where `out` holds an earlier run.
             Defaults to `False`.
+        space: A space of your own, in the place of `settings.space` and
+            `settings.set`: a `Space`, or a function of KerasTuner's
+            hyperparameters that returns a dictionary of the recipe's arguments
+            and, where it likes, `learning_rate`, `optimizer` and `batch_size`.
+            Defaults to `None`.
 
     Returns:
         Whether any trial succeeded.
@@ -110,105 +88,168 @@ def tune(settings: Settings, out: str | Path, *, overwrite: bool = False) -> boo
         A25, A39, A45.
     """
     out = Path(out)
-    try:
-        recipes.get(settings.recipe)
-        dataset = data.load(settings.data, seed=settings.seed, path=settings.data_path)
-        dataset = dataset_for(settings.recipe, dataset)
-        objective = settings.objective or ("val_f1" if dataset.task.is_classification else "val_loss")
-        direction(objective)
-        model = _RecipeModel(dataset, settings, objective)
-        model.build(keras_tuner.HyperParameters())
-        _open_folder(out, settings, overwrite)
-    except (ValueError, OSError) as error:
-        raise InputError(error) from error
+    with ExitStack() as held:
+        try:
+            model, drawn = _prepared(settings, space)
+            if out.exists() and not out.is_dir():
+                raise ValueError(f"OUT must be a folder. Got the file {out}.")
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out))
+            _open_folder(out, settings, space, overwrite)
+        except (ValueError, OSError) as error:
+            raise InputError(" ".join(str(error).split())) from error
+        try:
+            return _search(model, drawn, out)
+        except _UnreadableError as error:
+            raise InputError(
+                f"{out} holds an earlier run that cannot be read; --overwrite starts anew. {error}"
+            ) from error
 
-    display = Display(settings, objective)
-    display.start(dataset)
-    try:
-        with warnings.catch_warnings(), display:
-            # Keras loads weights before it has the optimiser's variables, which are not needed.
-            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-            search = _open_search(display, out, model)
-            display.resume(rows_of(search))
-            search.search(
-                callbacks=[keras.callbacks.TensorBoard(str(out / "tensorboard"), write_graph=False)],
-                verbose=0,
-            )
-            rows = rows_of(search)
-            write_csv(rows, out / "trials.csv")
-            if rows[0].score is None:
-                display.all_failed(rows)
-                return False
-            best = _keep_best(search, rows[0], dataset, settings, objective, out)
-    except _UnreadableError as error:
-        raise InputError(
-            f"{out} holds an earlier run that cannot be read; --overwrite starts anew. {error}"
-        ) from error
+
+def _prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeModel, Space | Draw]:
+    """The recipe on its data, tried out, and the space that it is searched over."""
+    recipes.get(settings.recipe)
+    dataset = data.load(settings.data, seed=settings.seed, path=settings.data_path)
+    dataset = dataset_for(settings.recipe, dataset)
+    objective = _objective(settings, dataset.task)
+    drawn = _space(settings, dataset) if space is None else space
+    if settings.search == "grid":
+        if not isinstance(drawn, Space):
+            raise ValueError(f"A grid must be of a described space. Got the function {_named(drawn)}.")
+        drawn = drawn.grid(settings.trials)
+    model = RecipeModel(dataset, settings, objective, drawn.draw if isinstance(drawn, Space) else drawn)
+    defaults = model.values(keras_tuner.HyperParameters())
+    model.build_from(defaults)
+    asked = parse(settings.set, settings.recipe) if space is None else {}
+    for name, parameter in asked.items():
+        for end in parameter.ends:
+            if name == "batch_size" and end < 1:
+                raise ValueError(f"batch_size must be a positive integer. Got {end}.")
+            model.build_from({**defaults, name: end})
+    return model, drawn
+
+
+def _objective(settings: Settings, task: data.Task) -> keras_tuner.Objective:
+    """The score that chooses the best trial, with its direction."""
+    name = settings.objective or ("val_f1" if task.is_classification else "val_loss")
+    bare = name.removeprefix("val_")
+    # A share of samples that the model is sure of.
+    known = keras_tuner.Objective(name, "max" if bare == "coverage" else direction(name))
+    trained = ["loss", *(metric.name for metric in recipes.metrics_for(task))]
+    scored = CLASS_SCORES if task.is_classification else REGRESSION_SCORES
+    names = list(dict.fromkeys([*(f"val_{score}" for score in (*trained, *scored)), *trained]))
+    if name not in names:
+        raise ValueError(f"objective must be among {', '.join(names)} for {task}. Got {name}.")
+    return known
+
+
+def _space(settings: Settings, dataset: data.Dataset) -> Space:
+    """The space that the settings ask for."""
+    asked = parse(settings.set, settings.recipe)
+    low, high = settings.learning_rate
+    if "learning_rate" in asked and settings.learning_rate != Settings().learning_rate:
+        raise ValueError(
+            f"learning_rate must be set once. Got {low:g} to {high:g} beside {asked['learning_rate']}."
+        )
+    if settings.space == "none":
+        return Space({"learning_rate": Range(low, high, log=True)}).replace(asked)
+    wide = settings.space == "wide"
+    return space_for(settings.recipe, dataset, wide=wide, learning_rate=(low, high)).replace(asked)
+
+
+def _search(model: RecipeModel, drawn: Space | Draw, out: Path) -> bool:
+    settings, dataset, objective = model.settings, model.dataset, model.objective
+    total = settings.trials
+    if settings.search == "grid" and isinstance(drawn, Space):
+        total = math.prod(len(parameter.levels(total)) for parameter in drawn.parameters.values())
+    display = Display(settings, objective.name, total)
+    display.start(dataset, _described(drawn))
+    with warnings.catch_warnings(), quiet_tracing(), display:
+        # Keras loads weights before it has the optimiser's variables, which are not needed.
+        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+        search = _open_search(display, out, model)
+        display.resume(search.rows())
+        hparams.write_experiment(out / "tensorboard", search.oracle.get_space().space, objective)
+        search.search(verbose=0)
+        rows = search.rows()
+        write_csv(rows, out / "trials.csv")
+        best = None if rows[0].score is None else _keep_best(search, rows[0], model, drawn, out)
+    title = f"{settings.recipe} on {dataset.name}: {len(rows)} trials"
+    axes = {axis.name: axis for axis in axes_of(search.oracle.get_space().space)}
+    facts = environment()
+    write_report(
+        Report(
+            f"Search: {settings.recipe} on {dataset.name}",
+            f"{settings.search.capitalize()} search over {_described(drawn)}.",
+            rows,
+            tuple(axes.values()),
+            objective,
+            best,
+            settings.as_json(),
+            {**facts.pop("versions"), **facts},
+        ),
+        out / "report.html",
+    )
+    if best is None:
+        display.all_failed(rows)
+        return False
+    first = axes.get("learning_rate", next(iter(axes.values()), None))
     with replacing(out / "search.png") as beside:
-        search_figure(
-            rows, search.oracle.objective, f"{settings.recipe} on {dataset.name}: {settings.trials} trials"
-        ).savefig(beside, dpi=150)
-    display.finish(rows, best, out)
+        search_figure(rows, objective, title, first).savefig(beside, dpi=150)
+    display.finish(rows, best, out, edges(rows[0], tuple(axes.values())))
     return True
+
+
+def _described(drawn: Space | Draw) -> str:
+    return str(drawn) if isinstance(drawn, Space) else f"the space {_named(drawn)}"
 
 
 class _UnreadableError(Exception):
     """An earlier run whose files cannot be read."""
 
 
-def _open_search(display: Display, out: Path, model: _RecipeModel) -> _ShownSearch:
-    settings = model.settings
+def _open_search(display: Display, out: Path, model: RecipeModel) -> RecipeSearch:
     try:
-        return _ShownSearch(
-            display,
-            out / "trials.csv",
-            model,
-            objective=model.objective,
-            max_trials=settings.trials,
-            seed=settings.seed,
-            max_consecutive_failed_trials=settings.trials + 1,  # One bad region must not end the search.
-            directory=str(out),
-            project_name="search",
-        )
+        return RecipeSearch(model, out, display)
     except Exception as error:
         # The model was built once before, so that only the files are left to fail.
-        raise _UnreadableError(f"Got {type(error).__name__}: {error}") from error
+        raise _UnreadableError(f"Got {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
-def _open_folder(out: Path, settings: Settings, overwrite: bool) -> None:
-    """Makes the folder, or checks that it holds this very search."""
+def _open_folder(out: Path, settings: Settings, space: Space | Draw | None, overwrite: bool) -> None:
+    """Checks that the folder holds this very search or none, and says which it is."""
     recorded = out / "settings.json"
     wanted = settings.as_json() | {"data_sha256": _fingerprint(settings)}
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"OUT must be a folder. Got the file {out}.")
+    if space is not None:
+        wanted["own_space"] = str(space) if isinstance(space, Space) else _named(space)
     if overwrite and recorded.exists():
         for name in _OURS:
             old = out / name
             shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     if recorded.exists():
         try:
-            earlier = json.loads(recorded.read_text())
-            differences = [
-                f"{name} {earlier.get(name)!r} there, {value!r} here"
-                for name, value in wanted.items()
-                if earlier.get(name) != value
-            ]
-        except (ValueError, AttributeError) as error:
+            # An earlier version did not know all of them.
+            earlier = Settings().as_json() | json.loads(recorded.read_text())
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{recorded} of the earlier run cannot be read; --overwrite starts anew. Got {error}"
             ) from error
+        differences = [
+            f"{name} {earlier.get(name)!r} there, {wanted.get(name)!r} here"
+            for name in dict.fromkeys([*wanted, *earlier])
+            if earlier.get(name) != wanted.get(name) and name != "keep"
+        ]
         if differences:
             raise ValueError(
                 f"{out} holds a run with other settings; choose another OUT, or --overwrite to start anew. "
                 f"Got {'; '.join(differences)}."
             )
         return
-    if out.exists() and (foreign := [name for name in _OURS if (out / name).exists()]):
+    if foreign := [name for name in _OURS if (out / name).exists()]:
         raise ValueError(
             f"{out} holds {', '.join(foreign)} but no settings.json, so it cannot be told what run it is; "
             f"choose another OUT."
         )
-    out.mkdir(parents=True, exist_ok=True)
     with replacing(recorded) as beside:
         beside.write_text(json.dumps(wanted, indent=2) + "\n")
 
@@ -219,33 +260,51 @@ def _fingerprint(settings: Settings) -> str | None:
     return None if path is None else sha256(Path(path).read_bytes()).hexdigest()
 
 
+def _named(function: Any) -> str:
+    """A function's name, and a mark of its text where Python knows it."""
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    try:
+        return f"{name} {sha256(inspect.getsource(function).encode()).hexdigest()[:12]}"
+    except (OSError, TypeError):
+        return name
+
+
 def _keep_best(
-    search: RandomSearch, row: TrialRow, dataset: data.Dataset, settings: Settings, objective: str, out: Path
+    search: RecipeSearch, row: TrialRow, model: RecipeModel, drawn: Space | Draw, out: Path
 ) -> dict[str, Any]:
     """Saves the best model and its scores; the test split is looked at once in the life of `out`."""
-    kept = out / "best.json"
+    kept, dataset, settings = out / "best.json", model.dataset, model.settings
     if kept.exists() and (out / "best.keras").exists():
         try:
             best: dict[str, Any] = json.loads(kept.read_text())
         except ValueError as error:
             raise _UnreadableError(f"Got {kept}: {error}") from error
         return best
-    model = search.get_best_models(1)[0]
+    trial = search.oracle.get_trial(row.trial)
+    there = any(Path(search.get_trial_dir(row.trial)).glob("checkpoint*"))
+    final = search.load_model(trial) if settings.trainings == 1 and there else search.train_anew(trial)
     with replacing(out / "best.keras") as beside:
-        model.save(beside)
-    predictions = model.predict(dataset.test.x, batch_size=256, verbose=0)
+        final.save(beside)
+
+    def scored(split: data.Split, prefix: str = "") -> dict[str, float]:
+        found = scores(split.y, final.predict(split.x, batch_size=256, verbose=0), dataset.task)
+        return {f"{prefix}{name}": v for name, v in found.items() if not name.startswith("coverage")}
+
     best = {
         "trial": row.trial,
         "hyperparameters": row.hyperparameters,
-        "objective": objective,
-        "direction": search.oracle.objective.direction,
+        "fixed": _fixed(drawn),
+        "objective": model.objective.name,
+        "direction": model.objective.direction,
         "best_epoch": row.best_epoch,
         "validation": {name: value for name, value in row.scores.items() if name.startswith("val_")},
-        "test": {
-            name: value
-            for name, value in scores(dataset.test.y, predictions, dataset.task).items()
-            if not name.startswith("coverage")
-        },
+    }
+    if settings.trainings > 1:
+        best["validation_std"] = {n: v for n, v in row.deviations.items() if n.startswith("val_")}
+        best["trainings"] = settings.trainings
+        best["final_validation"] = scored(dataset.val, "val_")
+    best |= {
+        "test": scored(dataset.test),
         "trial_seed": row.seed,
         "settings": settings.as_json(),
         "environment": environment(),
@@ -253,3 +312,10 @@ def _keep_best(
     with replacing(kept) as beside:
         beside.write_text(json.dumps(best, indent=2) + "\n")
     return best
+
+
+def _fixed(drawn: Space | Draw) -> dict[str, Any]:
+    """What was set and not searched."""
+    if not isinstance(drawn, Space):
+        return {}
+    return {name: kept.value for name, kept in drawn.parameters.items() if isinstance(kept, Fixed)}
