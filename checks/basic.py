@@ -41,8 +41,8 @@ def initial_loss(
         y: Labels, `(samples,)` or `(samples, outputs)`.
         task: What is predicted. Defaults to `None`, inferred from `y`.
         tolerance: How far above chance the loss may be, as a share of it.
-            Defaults to `None`: 0.5 for classes, where fresh weights give up to 1.4
-            times ln(C), and 4 for regression, where the scatter of the fresh
+            Defaults to `None`: 3 for classes, where fresh nets on a few features give
+            up to 3 times ln(C), and 4 for regression, where the scatter of the fresh
             outputs adds to the targets' own. A start below half of chance is an
             error either way.
 
@@ -58,7 +58,7 @@ def initial_loss(
     _check_compiled(model)
     x, y, task = _check_data(x, y, task)
     if tolerance is None:
-        tolerance = 0.5 if task.is_classification else 4.0
+        tolerance = 3.0 if task.is_classification else 4.0
     rows = np.random.default_rng(0).permutation(len(x))[:_MOST_SAMPLES]
     x, y = x[rows], y[rows]
     with borrowed(model, x[:1]):

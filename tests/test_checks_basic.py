@@ -48,6 +48,16 @@ def test_the_expected_loss_is_what_the_formula_says():
     assert report.figures["expected"] == pytest.approx(np.log(2), rel=1e-5)
 
 
+def test_fresh_nets_on_few_features_raise_no_alarm():
+    iris, high = data.load("iris"), 0.0
+    for seed in range(24):
+        keras.utils.set_random_seed(seed)
+        report = checks.initial_loss(compiled(iris), iris.train.x, iris.train.y)
+        high = max(high, report.figures["loss"] / report.figures["expected"])
+        assert report.passed, seed
+    assert high > 1.5  # They do scatter.
+
+
 def test_penalties_are_not_counted():
     plain, heavy = (
         recipes.compile_for(recipes.mlp((8, 8, 1), DIGITS.task, units=(32,), l2=l2), DIGITS.task)

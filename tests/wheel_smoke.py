@@ -6,9 +6,10 @@ import keras
 
 from keras_practice import callbacks, checks, data, recipes, tuning
 
+keras.utils.set_random_seed(0)
 iris = data.load("iris")
 model = recipes.compile_for(recipes.mlp(iris.input_shape, iris.task), iris.task)
-checks.initial_loss(model, iris.train.x, iris.train.y).raise_if_failed()
+checks.preflight(model, iris.train.x, iris.train.y).raise_if_failed()
 model.fit(
     iris.train.batches(16),
     validation_data=iris.val.batches(16),
