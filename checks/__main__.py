@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refuse(f"{options.data} must hold both x_val and y_val, or neither. Got {', '.join(arrays)}.")
         if not options.model.is_file():
             refuse(f"The model file must exist. Got {options.model}.")
-        model = keras.models.load_model(options.model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of an optimiser that had not taken a step.
+            model = keras.models.load_model(options.model)
         report = preflight(
             model,
             arrays[f"x{suffix}"],

@@ -101,6 +101,16 @@ _SUSPECTS = (
 # Standard errors; less is what chance gives.
 _NOTHING_KNOWN = 2.0
 _FEWEST_OF_A_CLASS = 8
+# Layers that leave the numbers in proportion, or come last.
+_PASSES_ON = (
+    keras.layers.InputLayer,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.Activation,
+    keras.layers.Softmax,
+)
 _SHOWN_BY_TRAINING = ("learning-rate-high", "learning-rate-low", "optimizer-config")
 _NEIGHBOURS = 5
 _MOST_NUMBERS_COMPARED = 2_000
@@ -407,7 +417,8 @@ class _Examination:
         if moved:
             return
         by_heart = self._by_heart(adam)
-        line = len([call for call in self._calls if call.layer.trainable_weights]) == 1
+        others = [call.layer for call in self._calls if not call.layer.trainable_weights]
+        line = len(self._calls) == len(others) + 1 and all(isinstance(one, _PASSES_ON) for one in others)
         if line and self._informative():
             self.found += [self._straight_line(run, len(order))]
         elif by_heart is not None:
