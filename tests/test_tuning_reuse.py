@@ -89,7 +89,8 @@ def assert_same(ours, theirs):
     for one, other in zip(ours, theirs, strict=True):
         assert set(one) == set(other)
         for name in other:
-            np.testing.assert_allclose(one[name], other[name], rtol=0, atol=1e-6, err_msg=name)
+            # Early batch-norm statistics make losses of hundreds, of which float32 knows seven digits.
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def rate(hp):
