@@ -204,7 +204,7 @@ class _Examination:
         self.known = known
         self.model = subject.model
         self.deadline = deadline
-        self.trial = Trial(subject)
+        self.trial = Trial(subject, hold_out=True)
         self.own_training = type(self.model).train_step is not keras.Model.train_step
         self.found: list[Finding] = []
         self.step_time = 0.0

@@ -100,10 +100,12 @@ class Trial:
     """A model and as many of its samples as a short training takes.
 
     Its variables must be lent before. Everything runs in few traced functions,
-    since tracing takes longer than hundreds of steps of a small net.
+    since tracing takes longer than hundreds of steps of a small net. With `hold_out`,
+    a quarter of the samples (256 at most) is kept from the trainings, where that leaves
+    100 and more.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, *, hold_out: bool = False) -> None:
         self.subject = subject
         self.model = subject.model
         per_sample = sum(math.prod(a.shape[1:]) for a in keras.tree.flatten(subject.train.x))
@@ -119,8 +121,9 @@ class Trial:
         self.seen = everything[: self.batch or seen]
         # Samples that no training here sees, where there are enough for both.
         held = min(len(everything) // 4, _MOST_HELD)
-        self.held = everything[-held:] if held >= _FEWEST_HELD and self.batch is None else everything[:0]
-        self._trained = everything[: len(everything) - len(self.held)]
+        enough = hold_out and held >= _FEWEST_HELD and self.batch is None
+        self.held = everything[-held:] if enough else everything[:0]
+        self._trained = np.sort(everything[: len(everything) - len(self.held)])
         self._variables = [*self.model.variables, *self.model.metrics_variables]
         self._look: Any = None
         self.penalty = 0.0  # What the layers add to the loss; known once a constant loss was asked for.
