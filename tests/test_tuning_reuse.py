@@ -1,8 +1,5 @@
 """Trials that share graphs give, to the bit on a CPU, what plain `build` and `fit` give."""
 
-import gc
-import resource
-
 import keras
 import keras_tuner
 import numpy as np
@@ -479,26 +476,6 @@ def test_signatures_tell_models_apart():
     keys = [signature(model) for model in (same[0], *others, frozen)]
     assert None not in keys
     assert len(set(keys)) == len(keys)
-
-
-@pytest.mark.slow
-def test_memory_stays_within_100_megabytes_after_the_tenth_trial(tmp_path):
-    used = []
-
-    class Watched(RandomSearch):
-        def on_trial_end(self, trial):
-            super().on_trial_end(trial)
-            gc.collect()
-            with open("/proc/self/statm") as file:
-                used.append(int(file.read().split()[1]) * resource.getpagesize() / 2**20)
-
-    def build(hp):
-        return iris(hp, units=[hp.Choice("width", list(range(3, 23)))] * hp.Int("depth", 1, 2))
-
-    search = Watched(build, "val_loss", 200, 0, directory=str(tmp_path), max_consecutive_failed_trials=99)
-    search.search(**{**FIT, "epochs": 1}, verbose=0)
-    assert len(used) == 200
-    assert used[-1] - used[9] < 100
 
 
 def noisy(hp):
