@@ -135,7 +135,9 @@ def test_trials_of_every_recipe_are_those_of_plain_fit(recipe, tmp_path):
 
     def build(hp):
         model = recipes.get(recipe)(shape, task, **arguments)
-        return recipes.compile_for(model, task, learning_rate=rate(hp))
+        # At rates at which a residual net explodes, the last digit of the first step decides all others.
+        factor = 1e-3 if recipe == "resnet" else 1.0
+        return recipes.compile_for(model, task, learning_rate=factor * rate(hp))
 
     check(tmp_path, build, fit)
 
