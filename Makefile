@@ -10,7 +10,8 @@ RUN_READY := $(VENV)/.ready-run-$(PLACE)
 TEST_READY := $(VENV)/.ready-test-$(PLACE)
 
 # Values reach the shell as quoted variables, so that spaces in them are safe.
-export LOGS PORT DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT SEARCH SPACE FOLDS REPEATS KEEP
+export LOGS PORT DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT SEARCH SPACE FOLDS REPEATS KEEP \
+	DEVICE WORKERS
 TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DATA_PATH") \
 	$(if $(RECIPE),--recipe "$$RECIPE") $(if $(TRIALS),--trials "$$TRIALS") \
 	$(if $(EPOCHS),--epochs "$$EPOCHS") $(if $(BATCH),--batch-size "$$BATCH") \
@@ -18,15 +19,15 @@ TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DA
 	$(if $(SEED),--seed "$$SEED") $(if $(OUT),--out "$$OUT") $(if $(OVERWRITE),--overwrite) \
 	$(if $(SEARCH),--search "$$SEARCH") $(if $(SPACE),--space "$$SPACE") $(foreach one,$(SET),--set '$(one)') \
 	$(if $(FOLDS),--folds "$$FOLDS") $(if $(REPEATS),--repeats "$$REPEATS") $(if $(KEEP),--keep "$$KEEP") \
-	$(if $(PRUNE),--prune)
+	$(if $(PRUNE),--prune) $(if $(DEVICE),--device "$$DEVICE") $(if $(WORKERS),--workers "$$WORKERS")
 
-.PHONY: help tune tensorboard test test-slow lint types check wheel-test clean
+.PHONY: help tune doctor gpu-check tensorboard test test-slow lint types check wheel-test clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s'|' 2>/dev/null || grep '##' Makefile
 	@echo "  make tune takes DATA RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT DATA_PATH OVERWRITE=1,"
-	@echo "  SEARCH SPACE SET FOLDS REPEATS KEEP and PRUNE=1, such as"
+	@echo "  SEARCH SPACE SET FOLDS REPEATS KEEP DEVICE WORKERS and PRUNE=1, such as"
 	@echo "  make tune DATA=wine TRIALS=24 EPOCHS=30 BATCH=32 SEED=1 OUT=runs/wine"
 	@echo "  make tune SPACE=wide SET='dropout=0:0.5 units=choice:64-32,128-64' PRUNE=1 OUT=runs/wide"
 
@@ -41,6 +42,12 @@ test: $(TEST_READY)  ## the fast tests
 
 test-slow: $(TEST_READY)  ## the slow tests
 	$(BIN)/python -m pytest -n auto -m slow
+
+doctor: $(RUN_READY)  ## versions, devices, driver and CUDA libraries, and why a GPU is not seen
+	@$(BIN)/python -m keras_practice.recipes --devices $(if $(DEVICE),--device "$$DEVICE")
+
+gpu-check: $(RUN_READY)  ## on a GPU: trains every recipe there and checks it; error 3 without one
+	@$(BIN)/python benchmarks/gpu_check.py
 
 lint: $(TEST_READY)  ## ruff: lint and format
 	$(BIN)/python -m ruff check .

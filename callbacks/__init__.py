@@ -4,6 +4,7 @@ from keras_practice.callbacks.direction import direction
 from keras_practice.callbacks.environment import environment
 from keras_practice.callbacks.explosion import StopOnExplosion
 from keras_practice.callbacks.f1 import F1Score
+from keras_practice.callbacks.lockstep import lockstep
 from keras_practice.callbacks.monitor import TrainingMonitor
 from keras_practice.callbacks.panels import Line, Panel
 from keras_practice.callbacks.report import LiveReport
@@ -27,6 +28,7 @@ __all__ = [
     "confusion_matrix",
     "direction",
     "environment",
+    "lockstep",
     "resumable",
     "scores",
     "standard",

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_practice.data.command import Parser, quiet_start, refuse
+from keras_practice.data.command import Parser, device_option, quiet_start, refuse
 
 
 def _parser() -> Parser:
@@ -38,6 +38,7 @@ def _parser() -> Parser:
         "--budget", type=float, default=20.0, help="seconds for the short trainings (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="fixes the samples chosen (default: %(default)s)")
+    device_option(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     return parser
@@ -52,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from keras_practice.checks.before_training import preflight
         from keras_practice.data.files import read_npz, replacing
+        from keras_practice.recipes.device import place
 
+    place(options.device)
+    with quiet_start():
         tf.config.list_logical_devices()  # Where it says more.
     try:
         arrays = read_npz(options.data)

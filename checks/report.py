@@ -98,7 +98,7 @@ class Report:
         if not self.findings:
             return f"passed: {figures}" if figures else "passed"
         text = io.StringIO()
-        console = Console(file=text, width=_WIDTH, color_system=None)
+        console = Console(file=text, width=_WIDTH, color_system=None, force_jupyter=False)
         console.print(f"{_sentence_case(self._counts())}, most likely root cause first:")
         console.print(self._table())
         if figures:

@@ -19,6 +19,20 @@ class Parser(argparse.ArgumentParser):
         refuse(message)
 
 
+DEVICES = ("auto", "gpu", "cpu")
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device`, which `recipes.device.place` puts into effect."""
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where it runs: a GPU if there is one (auto), a GPU or not at all (gpu), or the CPU "
+        "(default: %(default)s)",
+    )
+
+
 def refuse(message: object) -> NoReturn:
     """Ends the command with exit code 2 and one sentence."""
     print(f"error: {message}", file=sys.stderr)  # noqa: T201
@@ -26,18 +40,19 @@ def refuse(message: object) -> NoReturn:
 
 
 @contextmanager
-def quiet_start() -> Iterator[None]:
+def quiet_start() -> Iterator[list[str]]:
     """Holds back what TensorFlow's C++ side writes while it starts; shows it if the start fails.
 
-    TensorFlow 2.21 writes these lines whatever TF_CPP_MIN_LOG_LEVEL says.
+    TensorFlow 2.21 writes these lines whatever TF_CPP_MIN_LOG_LEVEL says. Afterwards they are in the list.
     """
+    lines: list[str] = []
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            yield lines
         except BaseException:
             held.seek(0)
             os.write(real, held.read())
@@ -46,3 +61,5 @@ def quiet_start() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(real, 2)
             os.close(real)
+            held.seek(0)
+            lines += held.read().decode(errors="replace").splitlines()

@@ -12,6 +12,7 @@ import time
 import keras
 
 from keras_practice import callbacks, data, recipes
+from keras_practice.recipes.device import parse_and_place
 
 SETTINGS = {
     "mlp": {"epochs": 16, "batch_size": 256, "arguments": {"units": (1024, 512, 256), "dropout": 0.3}},
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--recipe", choices=SETTINGS, default="mlp")
     parser.add_argument("--data", metavar="NPZ", help="local mnist.npz (default: downloaded)")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parse_and_place(parser)
     settings = SETTINGS[options.recipe]
     epochs, batch_size = settings["epochs"], settings["batch_size"]
 

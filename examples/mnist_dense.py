@@ -11,6 +11,7 @@ import time
 import keras
 
 from keras_practice import data, recipes
+from keras_practice.recipes.device import parse_and_place
 
 GOAL = 0.9763
 
@@ -32,7 +33,7 @@ def main() -> None:
     """Prints the times of both and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="NPZ", help="local mnist.npz (default: downloaded)")
-    mnist = data.load("mnist", path=parser.parse_args().data, val=12_063 / 60_000)
+    mnist = data.load("mnist", path=parse_and_place(parser).data, val=12_063 / 60_000)
     x, x_val = (split.x.reshape(len(split), -1) for split in (mnist.train, mnist.val))
 
     keras.utils.set_random_seed(0)

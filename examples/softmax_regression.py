@@ -10,13 +10,14 @@ import argparse
 import keras
 
 from keras_practice import data, recipes
+from keras_practice.recipes.device import parse_and_place
 
 
 def main() -> None:
     """Prints the test accuracy beside the lecture's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="NPZ", help="local mnist.npz (default: downloaded)")
-    mnist = data.load("mnist", path=parser.parse_args().data)
+    mnist = data.load("mnist", path=parse_and_place(parser).data)
     keras.utils.set_random_seed(0)
     model = recipes.linear(mnist.input_shape, mnist.task)
     sgd = recipes.optimizer("sgd", 0.1, momentum=0.0)

@@ -11,6 +11,7 @@ import argparse
 import keras
 
 from keras_practice import callbacks, data, recipes
+from keras_practice.recipes.device import parse_and_place
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", default="runs/watching")
-    options = parser.parse_args()
+    options = parse_and_place(parser)
     keras.utils.set_random_seed(0)
     digits = data.load("digits")
     x, x_val = (split.x.reshape(-1, 8, 8, 1) for split in (digits.train, digits.val))

@@ -1,5 +1,6 @@
 """What is built: blocks, heads and models, how they are compiled, and how they start."""
 
+from keras_practice.recipes import start as start  # isort: skip  # Before all that import Keras.
 from keras_practice.recipes.activations import initializer_for
 from keras_practice.recipes.autoencoders import autoencoder, decoder, encoder
 from keras_practice.recipes.blocks import dense_block, maxout_block, residual_dense_block
@@ -9,6 +10,7 @@ from keras_practice.recipes.classics import alexnet, googlenet, lenet5
 from keras_practice.recipes.compiling import compile_for, loss_for, metrics_for
 from keras_practice.recipes.convolutional import conv1d, conv_block, convnet
 from keras_practice.recipes.dense import linear, low_rank_mlp, maxout_mlp, mlp, residual_mlp, selu_mlp
+from keras_practice.recipes.device import Device, device
 from keras_practice.recipes.heads import head
 from keras_practice.recipes.multitask import compile_multi_task, multi_task
 from keras_practice.recipes.optimizers import optimizer
@@ -23,12 +25,15 @@ from keras_practice.recipes.schedules import (
     scale_learning_rate,
     warmup,
 )
+from keras_practice.recipes.workers import Workers, workers
 
 __all__ = [
     "NONE",
     "Calibration",
+    "Device",
     "LayerScale",
     "Regularization",
+    "Workers",
     "alexnet",
     "autoencoder",
     "calibrate",
@@ -40,6 +45,7 @@ __all__ = [
     "cosine",
     "decoder",
     "dense_block",
+    "device",
     "encoder",
     "get",
     "googlenet",
@@ -67,4 +73,5 @@ __all__ = [
     "scale_learning_rate",
     "selu_mlp",
     "warmup",
+    "workers",
 ]

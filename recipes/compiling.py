@@ -67,7 +67,9 @@ def compile_for(
             `steps_per_execution` is not among them, a net so small that Keras
             takes longer to call a step than to compute it gets 32: the result is
             the same, the time down to half, and callbacks see every 32nd batch.
-            Others, and nets on several devices, get 1.
+            Others, and nets on several devices, get 1. Where `jit_compile` is not
+            among them, Keras decides on XLA, and where all devices but CPUs are
+            hidden there is none.
 
     Returns:
         The model.
@@ -93,6 +95,8 @@ def compile_for(
         optimizer = optimizer_by_name(optimizer, learning_rate, clipnorm=clipnorm)
     if not compile_options.get("run_eagerly"):
         compile_options.setdefault("steps_per_execution", _steps_per_execution(model))
+    if all(device.device_type == "CPU" for device in tf.config.get_visible_devices()):
+        compile_options.setdefault("jit_compile", False)  # Keras counts hidden GPUs too.
     model.compile(
         optimizer=optimizer,
         loss=loss_for(task) if loss is None else loss,
@@ -112,7 +116,7 @@ def _steps_per_execution(model: keras.Model) -> int:
     """32 for a net whose steps are too short to be called one by one from Python, else 1."""
     if model.distribute_strategy.num_replicas_in_sync > 1:
         return 1  # There Keras 3.15 fails where the data end before the 32nd step.
-    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    device = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
     return 32 if _multiplications(model) < _SMALL[device] else 1
 
 

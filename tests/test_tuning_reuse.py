@@ -131,7 +131,7 @@ def test_every_recipe_has_a_case():
 def test_trials_of_every_recipe_are_those_of_plain_fit(recipe, tmp_path):
     shape, task, arguments = CASES[recipe]
     x, y = samples(shape, task)
-    fit = {"x": x, "y": y, "validation_data": (x[:9], y[:9]), "epochs": 2, "batch_size": 8}
+    fit = {"x": x, "y": y, "validation_data": (x[:9], y[:9]), "epochs": 2, "batch_size": 5}
 
     def build(hp):
         model = recipes.get(recipe)(shape, task, **arguments)

@@ -13,4 +13,6 @@ cd "$scratch"
 "$scratch/fresh/bin/python" "$here/tests/wheel_smoke.py"
 "$scratch/fresh/bin/python" -m keras_practice.tuning --data iris --trials 2 --epochs 2 --out found
 test -s found/best.keras && test -s found/search.png
+"$scratch/fresh/bin/python" -m pip install --quiet --disable-pip-version-check nbclient nbformat ipykernel
+"$scratch/fresh/bin/python" "$here/tests/notebook_run.py" "$here/notebooks/quickstart.ipynb" executed.ipynb
 echo "wheel: ok"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from keras_practice.data.command import Parser, quiet_start, refuse
+from keras_practice.data.command import Parser, device_option, quiet_start, refuse
 from keras_practice.tuning.settings import SEARCHES, SPACES, Settings
 
 _DEFAULTS = Settings()
+_WAIT = 600.0
+_OF_WORKERS = ("join", "wait", "worker")
+_LEFT = "Left. A trial that was running is run again by another worker."
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -106,6 +110,47 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end a trial at an epoch at which it is worse than the median of at least four trials before it",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes on this machine that run trials side by side (default: 1; with Ray, wherever it has "
+        "them, one for each core)",
+    )
+    parser.add_argument(
+        "--chief",
+        metavar="[HOST:]PORT",
+        help="only hand trials out, to workers that join at PORT of this machine, or of HOST, which is then "
+        "open to whoever reaches it",
+    )
+    parser.add_argument(
+        "--join",
+        metavar="HOST:PORT",
+        help="run trials for the chief there, which knows the settings; --data or --data-path names the data "
+        "file where it has another place here",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=_WAIT,
+        metavar="SECONDS",
+        help="how long to wait for the chief to join, at first and when it is gone (default: %(default)g)",
+    )
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # Which of a chief's own it is.
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what runs the trials: this program, or Ray, which keras-practice[ray] brings "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Ray cluster that runs the trials and that this machine is part of: auto or HOST:PORT "
+        "(default: a Ray of this machine alone)",
+    )
+    device_option(parser)
     parser.add_argument("--out", default="runs/tune", help="folder for the results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="start anew where OUT holds an earlier run")
     return parser
@@ -114,12 +159,63 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = vars(_parser().parse_args(arguments))
+    if options["join"] is not None:
+        return _quietly(_joining(options), _LEFT, options["device"])
     out, overwrite = options.pop("out"), options.pop("overwrite")
+    shared = {name: options.pop(name) for name in ("workers", "chief", "engine", "ray_address")}
+    device = options.pop("device")
+    for name in _OF_WORKERS:
+        del options[name]
     options["set"] = tuple(options["set"])
     try:
         settings = Settings(**options)
     except ValueError as error:
         refuse(error)
+
+    def search() -> int:
+        from keras_practice.tuning.study import tune
+
+        return 0 if tune(settings, out, overwrite=overwrite, **shared) else 1
+
+    return _quietly(
+        search, f"Stopped. Finished trials are kept in {out}; the same command goes on from there.", device
+    )
+
+
+def _joining(options: dict[str, Any]) -> Callable[[], int]:
+    """What `--join` asks for."""
+    plain = vars(_parser().parse_args([]))
+    allowed = ("data", "data_path", "device", *_OF_WORKERS)
+    if given := [name for name in options if name not in allowed and options[name] != plain[name]]:
+        refuse(
+            "A worker takes --data, --data-path, --device and --wait; all else comes from the chief. "
+            f"Got --{', --'.join(given).replace('_', '-')}."
+        )
+    if not 0 <= options["wait"] < math.inf:
+        refuse(f"wait must be a number of seconds, 0 or more. Got {options['wait']:g}.")
+
+    def run() -> int:
+        from keras_practice.tuning.joining import join
+        from keras_practice.tuning.study import InputError
+        from keras_practice.tuning.wire import address_of
+
+        try:
+            address = address_of(options["join"])
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return join(
+            address,
+            wait=options["wait"],
+            data=None if options["data"] == plain["data"] else options["data"],
+            data_path=options["data_path"],
+            number=options["worker"],
+        )
+
+    return run
+
+
+def _quietly(run: Callable[[], int], farewell: str, device: str) -> int:
+    """Runs a command to its exit code, on the device of `--device`."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -127,12 +223,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         with quiet_start():
-            from keras_practice.tuning.study import InputError, tune
+            from keras_practice.recipes.device import place
+            from keras_practice.tuning.study import InputError
 
-        return 0 if tune(settings, out, overwrite=overwrite) else 1
+        place(device)
+        return run()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as stop:
+        if stop.code == 2:  # Refused in a sentence; nothing was begun.
+            raise
         code = int(stop.code or 0)
     except Exception as error:
         # Only what is wrong with the input is told in a sentence; a bug keeps its traceback.
@@ -141,9 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse(error)
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(  # noqa: T201
-        f"\nStopped. Finished trials are kept in {out}; the same command goes on from there.", file=sys.stderr
-    )
+    print(f"\n{farewell}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ import tensorflow as tf
 _LARGEST_ON_DEVICE = 2**28
 _MOST_COLLECTED_BYTES = 2**26
 _MOST_KEPT = 8
+# Of one call: Ctrl-C is only heard between two.
+MOST_STEPS = 512
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,67 @@ def _kind(part: Any) -> str:
     return f"{part.dtype.name} {part.shape[1:]}"
 
 
-def worth_collecting(data: Any) -> int:
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch.
+
+    Attributes:
+        calls: Batches that are handed over together, one after the other.
+        whole: Whether they are all handed over together.
+    """
+
+    calls: Iterable[Batches]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """One epoch after another.
+
+    Attributes:
+        next: Gives the batches of the next epoch.
+        count: Batches in an epoch.
+    """
+
+    next: Callable[[], Epoch]
+    count: int
+
+
+def epochs_of_arrays(data: Any, size: int, shuffle: bool) -> Epochs:
+    """Epochs as Keras makes them of tensors, which shuffles each of them alike."""
+    batches = batches_of(data, size, shuffle)
+    return Epochs(lambda: Epoch([batches], batches.count <= MOST_STEPS), batches.count)
+
+
+def epochs_of_dataset(dataset: tf.data.Dataset) -> Epochs | None:
+    """Epochs of a data set; `None` where their length is not known."""
+    count = int(dataset.cardinality().numpy())
+    if count < 1:
+        return None
+    together, untuned = min(MOST_STEPS, _worth_collecting(dataset, count)), _untuned(dataset)
+
+    def calls() -> Iterator[Batches]:
+        iterator = iter(untuned)
+        with contextlib.suppress(StopIteration):
+            while True:
+                yield from collected(iterator, together)
+        iter(
+            untuned
+        )  # Keras makes one after each epoch, too, for which a data set that shuffles draws an order.
+
+    def epoch() -> Epoch:
+        if together < count:
+            return Epoch(calls(), whole=False)
+        found = [*calls()]
+        return Epoch(found, len(found) == 1 and found[0].bounds is not None)
+
+    return Epochs(epoch, count)
+
+
+def _worth_collecting(dataset: tf.data.Dataset, count: int) -> int:
     """How many batches of a data set one call should take: all of them if they are small, else 1."""
-    if not isinstance(data, tf.data.Dataset):
-        return 1
-    count = int(data.cardinality().numpy())
-    if count < 1:  # Endless or unknown.
-        return 1
     size = 0
-    for spec in tf.nest.flatten(data.element_spec):
+    for spec in tf.nest.flatten(dataset.element_spec):
         if not isinstance(spec, tf.TensorSpec) or spec.shape.rank in (None, 0):
             return 1
         if not spec.shape[1:].is_fully_defined():
@@ -164,18 +219,8 @@ def _as_floatx(tensor: tf.Tensor) -> tf.Tensor:
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 
-def one_epoch() -> tf.data.Dataset:
-    """A data set that says "an epoch" whenever it is asked, and holds nothing."""
-    return untuned(tf.data.Dataset.from_tensors("epoch").repeat())
-
-
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The same data set without the thread that tunes it, for whose end each epoch would have to wait."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
-
-
-def says_an_epoch(iterator: Iterable[Any]) -> bool:
-    """Whether an iterator is that of `one_epoch`."""
-    return bool(getattr(iterator, "element_spec", None) == tf.TensorSpec((), tf.string))

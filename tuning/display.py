@@ -115,6 +115,10 @@ class Display:
             )
         self._update(rows)
 
+    def note(self, text: str) -> None:
+        """Says something about the run itself."""
+        self._line(text)
+
     def all_failed(self, rows: Sequence[TrialRow]) -> None:
         """Says why no trial succeeded."""
         reason, count = Counter(row.reason for row in rows).most_common(1)[0]

@@ -1,15 +1,17 @@
-"""Keras's own `fit`, with a whole epoch in one call of one traced function.
+"""`fit` with a whole epoch in one call of one traced function.
 
-`fit` runs as ever: epochs, callbacks, logs, validation, early stopping. Replaced is what it
-calls for a batch, `model.train_function` and `model.test_function`, for as long as it runs:
+Epochs, callbacks, logs, validation and early stopping are those of Keras's `fit`. Different
+is what is called for them, `model.train_function` and `model.test_function`:
 
-- Arrays are put on the device once. Keras is given a data set of one element that only
-  says "an epoch"; the function then takes the batches out of the arrays, in the order in
-  which Keras would have. Batches of other data are collected and trained on in one call.
+- Arrays are put on the device once, and the function takes the batches out of them, in the
+  order in which Keras would have. Batches of a data set are collected and trained on in one call.
 - The steps are Keras's own `train_step` and `test_step`, one after another in a loop of
   the graph, so that the results are those of plain `fit`.
 - The functions outlast the `fit`, and numbers that change from one `fit` to the next are
   inputs of the graph (see `numbers`).
+
+Where a callback wants to see batches, or the data are neither arrays nor a data set of known
+length, it is Keras's own `fit` that calls these functions.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -28,22 +30,16 @@ import tensorflow as tf
 
 from keras_practice.callbacks import ValidationScores
 from keras_practice.tuning.batches import (
-    Batches,
     DeviceArrays,
-    batches_of,
-    collected,
-    one_epoch,
+    Epochs,
+    epochs_of_arrays,
+    epochs_of_dataset,
     packed,
     samples,
-    says_an_epoch,
-    untuned,
-    worth_collecting,
 )
-from keras_practice.tuning.numbers import Place, held, places
+from keras_practice.tuning.epoch_function import EpochFunction, has_gpu
+from keras_practice.tuning.numbers import Place, places
 from keras_practice.tuning.signature import signature
-
-# Ctrl-C is only heard between two calls.
-_MOST_STEPS = 512
 
 _VERSIONS = itertools.count()
 _FIT = inspect.signature(keras.Model.fit)
@@ -71,7 +67,6 @@ class EpochFit:
         self._values: list[float] = []
         self._held: list[int] = []
         self._functions: dict[str, Any] = {}
-        self._batches: dict[str, Batches] = {}
         self._scored: list[ValidationScores] = []
         self.version = next(_VERSIONS)
         # Not by setattr: Keras would look into it.
@@ -84,8 +79,14 @@ class EpochFit:
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         self._look_at_numbers()
-        with self._kept_functions(), self._planned(arguments) as planned:
-            return keras.Model.fit(self.model, **planned)
+        callbacks = arguments.get("callbacks")
+        listed = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
+        self._share_scoring(listed)
+        with self._kept_functions():
+            planned = None if any(map(_needs_batches, listed)) else self._planned(arguments)
+            if planned is None:
+                return keras.Model.fit(self.model, **arguments)
+            return self._run(*planned, listed, arguments)
 
     def _look_at_numbers(self) -> None:
         """Finds the numbers that are no longer what they were when the functions were traced.
@@ -117,7 +118,6 @@ class EpochFit:
                 del vars(model)[f"make_{which}_function"]
                 self._functions[which] = getattr(model, f"{which}_function")
                 setattr(model, f"{which}_function", None)
-            self._batches = {}
 
     def _make_function(self, which: str, force: bool = False) -> Any:
         """As `keras.Model.make_train_function` and `make_test_function`."""
@@ -126,121 +126,94 @@ class EpochFit:
             setattr(self.model, name, self._function(which))
         return getattr(self.model, name)
 
-    def _function(self, which: str) -> Callable[[Any], Any]:
-        """A function as Keras wants it: takes an iterator over the data, returns the logs."""
-        model, self.version = self.model, next(_VERSIONS)
-        step = getattr(model, f"{which}_step")
-        held_here = list(self._held)
-        at = [self._places[index] for index in held_here]
+    def _function(self, which: str) -> EpochFunction:
+        self.version = next(_VERSIONS)
+        at = [self._places[index] for index in self._held]
+        # A small step that is run many times is worth some preparation.
+        return EpochFunction(self.model, which, at, inline=which == "train" and not has_gpu())
 
-        @tf.function(autograph=False, reduce_retracing=True)
-        def run(batches: Any, first: tf.Tensor, last: tf.Tensor, numbers: tf.Tensor) -> Any:
-            data, bounds, order = batches
-            # A function of its own, as in Keras, gets from TensorFlow the same optimisation, to the bit.
-            call = tf.function(step, autograph=False, jit_compile=model.jit_compile or None)
+    def _planned(self, arguments: dict[str, Any]) -> tuple[Epochs, Epochs | None] | None:
+        """Where the batches of training and of validation come from; `None` where Keras has to say it."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        unlimited = getattr(keras.config, "max_steps_per_epoch", lambda: None)() is None
+        unlimited = unlimited and getattr(keras.config, "max_epochs", lambda: None)() is None
+        elsewhere = {"class_weight", "steps_per_epoch", "validation_steps"} & given.keys()
+        shuffle, frequency = given.get("shuffle", True), given.get("validation_freq", 1)
+        if not unlimited or elsewhere or type(shuffle) is not bool or type(frequency) is not int:
+            return None
+        if isinstance(given.get("x"), tf.data.Dataset):
+            if {"y", "sample_weight", "batch_size"} & given.keys() or given.get("validation_split"):
+                return None
+            train = epochs_of_dataset(given["x"])
+        else:
+            data = packed(*(given.get(name) for name in ("x", "y", "sample_weight")))
+            if data is None:
+                return None
+            share = given.get("validation_split", 0.0)
+            if share and "validation_data" not in given:
+                at = math.floor(samples(data) * (1.0 - share))
+                if not 0 < at < samples(data):
+                    return None  # Keras says what is wrong.
+                given["validation_data"] = keras.tree.map_structure(lambda part: part[at:], data)
+                data = keras.tree.map_structure(lambda part: part[:at], data)
+            train = epochs_of_arrays(self._arrays.get(data), given.get("batch_size", 32), shuffle)
+        validation = given.get("validation_data")
+        if train is None:
+            return None
+        if validation is None:
+            return train, None
+        if isinstance(validation, tf.data.Dataset):
+            held_out = epochs_of_dataset(validation)
+        else:
+            data = packed(*validation) if isinstance(validation, (tuple, list)) else None
+            size = given.get("validation_batch_size") or given.get("batch_size", 32)
+            held_out = None
+            if data is not None:
+                held_out = epochs_of_arrays(self._arrays.get(data), size, shuffle=False)
+        return None if held_out is None else (train, held_out)
 
-            def one_step(index: tf.Tensor) -> tf.Tensor:
-                begin, end = bounds[index], bounds[index + 1]
-                if order is None:
-                    call(tf.nest.map_structure(lambda part: part[begin:end], data))
-                else:
-                    rows = order[begin:end]
-                    call(tf.nest.map_structure(lambda part: tf.gather(part, rows), data))
-                return index + 1
-
-            with held(at, tf.unstack(numbers, num=len(at))):
-                if bounds is None:
-                    call(data)
-                else:
-                    tf.while_loop(lambda index: index < last, one_step, [first])
-            return model.get_metrics_result()
-
-        def function(iterator: Any) -> Any:
-            numbers = tf.constant([self._values[index] for index in held_here], tf.float64)
-            for batches in self._next(which, iterator):
-                parts = batches.data, batches.bounds, batches.order
-                for first in range(0, batches.count, _MOST_STEPS):
-                    last = min(first + _MOST_STEPS, batches.count)
-                    with _executor():
-                        logs = run(parts, tf.constant(first), tf.constant(last), numbers)
-            return logs
-
-        return function
-
-    def _next(self, which: str, iterator: Any) -> list[Batches]:
-        if says_an_epoch(iterator):
-            next(iterator)
-            return [self._batches[which]]
-        return collected(iterator, self.model.steps_per_execution)
-
-    @contextlib.contextmanager
-    def _planned(self, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The arguments for Keras's `fit`, such that each epoch and each validation is one call.
-
-        Where a callback wants to see batches, they stay as many to a call as the model was compiled for.
-        """
-        model, before = self.model, self.model.steps_per_execution
-        callbacks = arguments.get("callbacks")
-        listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
-        self._share_scoring(listed)
-        planned = dict(arguments)
-        limit = getattr(keras.config, "max_steps_per_epoch", lambda: None)()
-        if limit is None and not any(map(_needs_batches, listed)):
-            self._plan_training(planned, listed)
-            self._plan_validation(planned)
-            for name, steps in (("x", "steps_per_epoch"), ("validation_data", "validation_steps")):
-                if arguments.get(steps) is None:
-                    several = worth_collecting(planned.get(name))
-                    if several > 1:
-                        planned[name] = untuned(planned[name])
-                        model.steps_per_execution = max(model.steps_per_execution, several)
-        try:
-            yield planned
-        finally:
-            model.steps_per_execution = before
-
-    def _plan_training(self, planned: dict[str, Any], callbacks: Sequence[Any]) -> None:
-        """Puts `one_epoch` in the place of arrays."""
-        data = packed(*(planned.get(name) for name in ("x", "y", "sample_weight")))
-        shuffle = planned.get("shuffle", True)
-        otherwise = planned.get("class_weight") is not None or planned.get("steps_per_epoch") is not None
-        if data is None or type(shuffle) is not bool or otherwise:
-            return
-        share = planned.get("validation_split", 0.0)
-        if share and planned.get("validation_data") is None:
-            at = math.floor(samples(data) * (1.0 - share))
-            if not 0 < at < samples(data):
-                return  # Keras says what is wrong.
-            planned["validation_data"] = keras.tree.map_structure(lambda part: part[at:], data)
-            data = keras.tree.map_structure(lambda part: part[:at], data)
-        size = planned.pop("batch_size", None) or 32
-        for name in ("y", "sample_weight", "validation_split"):
-            planned.pop(name, None)
-        self._batches["train"] = batches_of(self._arrays.get(data), size, shuffle)
-        planned["x"], planned["steps_per_epoch"], planned["shuffle"] = one_epoch(), 1, False
-        planned["validation_batch_size"] = planned.get("validation_batch_size") or size
-        verbose = planned.get("verbose", "auto")
-        planned["callbacks"] = keras.callbacks.CallbackList(
-            list(callbacks),
+    def _run(
+        self, train: Epochs, validation: Epochs | None, listed: list[Any], arguments: dict[str, Any]
+    ) -> keras.callbacks.History:
+        """What Keras's `fit` does, with an epoch's batches handed over together."""
+        model, epochs = self.model, arguments.get("epochs", 1)
+        verbose = arguments.get("verbose", "auto")
+        callbacks = keras.callbacks.CallbackList(
+            listed,
             add_history=True,
             add_progbar=verbose != 0,
-            model=self.model,
+            model=model,
             verbose=verbose,
-            epochs=planned.get("epochs", 1),
-            steps=self._batches["train"].count,
+            epochs=epochs,
+            steps=train.count,
         )
-
-    def _plan_validation(self, planned: dict[str, Any]) -> None:
-        """Puts `one_epoch` in the place of validation arrays; other data have batches of their own."""
-        validation = planned.get("validation_data")
-        size = planned.get("validation_batch_size") or planned.get("batch_size") or 32
-        if isinstance(validation, (tuple, list)):
-            data = packed(*validation)
-            if data is None or planned.get("validation_steps") is not None or planned.get("batch_size"):
-                return
-            self._batches["test"] = batches_of(self._arrays.get(data), size, shuffle=False)
-            planned["validation_data"], planned["validation_steps"] = one_epoch(), 1
-        planned.pop("validation_batch_size", None)
+        model.stop_training = False
+        model.make_train_function()
+        callbacks.on_train_begin()
+        logs: dict[str, Any] = {}
+        for epoch in range(arguments.get("initial_epoch", 0), epochs):
+            callbacks.on_epoch_begin(epoch)
+            callbacks.on_train_batch_begin(0)
+            logs = model.train_function(train.next())
+            callbacks.on_train_batch_end(train.count - 1, logs)
+            logs = _as_numbers(logs)
+            if validation is not None and (epoch + 1) % arguments.get("validation_freq", 1) == 0:
+                model.make_test_function()
+                model.stop_evaluating = False
+                callbacks.on_test_begin()
+                callbacks.on_test_batch_begin(0)
+                scores = model.test_function(validation.next())
+                callbacks.on_test_batch_end(validation.count - 1, scores)
+                scores = _as_numbers(scores)
+                callbacks.on_test_end(scores)
+                logs |= {f"val_{name}": value for name, value in scores.items()}
+            callbacks.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        if epochs > 0:
+            model.optimizer.finalize_variable_values(model.trainable_weights)
+        callbacks.on_train_end(logs)
+        return model.history
 
     def _share_scoring(self, callbacks: Sequence[Any]) -> None:
         """Has scores of one validation set taken in one traced function, whoever asks for them."""
@@ -255,23 +228,13 @@ class EpochFit:
                 self._scored = [*self._scored[-3:], callback]
 
 
-def _executor() -> contextlib.AbstractContextManager[None]:
-    """The way to run a graph of many small operations.
-
-    On a CPU they take less time than handing them to another thread does. The
-    operations themselves still use every core.
-    """
-    if _has_gpu():
-        return contextlib.nullcontext()
-    executor: contextlib.AbstractContextManager[None] = tf.experimental.function_executor_type(
-        "SINGLE_THREADED_EXECUTOR"
-    )
-    return executor
-
-
-@functools.cache
-def _has_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
+def _as_numbers(logs: dict[str, Any]) -> dict[str, Any]:
+    """Logs with Python numbers in the place of scalars."""
+    found = {}
+    for name, value in logs.items():
+        array = np.asarray(value)
+        found[name] = array.item() if array.ndim == 0 else array
+    return found
 
 
 def _needs_batches(callback: Any) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 from keras_tuner.engine.trial import Trial
+
+from keras_practice.tuning.checkpoints import Checkpoints, values_of
 
 
 def tuner_hooks(tuner: keras_tuner.Tuner, trial: Trial) -> keras.callbacks.Callback:
@@ -63,7 +64,7 @@ class BestEpoch(keras.callbacks.Callback):
         super().__init__()
         self._objective = objective
         self._value: float | None = None
-        self._state: list[np.ndarray[Any, Any]] | None = None
+        self._state: list[Any] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Copies the model's state if this epoch is the best so far."""
@@ -74,20 +75,12 @@ class BestEpoch(keras.callbacks.Callback):
             if not self._objective.better_than(value, worst if self._value is None else self._value):
                 return
             self._value = value
-        self._state = [np.array(variable) for variable in self._variables()]
+        self._state = values_of(self.model)
 
-    def write(self, path: str | Path) -> None:
-        """Writes the best epoch as a checkpoint, if there is one since the last time.
-
-        The model is left with that epoch's weights.
-        """
+    def write(self, path: str | Path, checkpoints: Checkpoints) -> None:
+        """Writes the best epoch as a checkpoint, if there is one since the last time."""
         if self._state is None:
             return
-        for variable, value in zip(self._variables(), self._state, strict=True):
-            variable.assign(value)
-        self._state = None
+        state, self._state = self._state, None
         # A part of a file does no harm: a trial counts by a file that is written later.
-        self.model.save_weights(path)
-
-    def _variables(self) -> list[Any]:
-        return [*self.model.variables, *(self.model.optimizer.variables if self.model.optimizer else ())]
+        checkpoints.write(self.model, state, path)

@@ -53,6 +53,24 @@ class RandomOracle(keras_tuner.oracles.RandomSearchOracle):
             if trial.status in ended and name not in self.end_order:
                 self.end_order.append(name)
 
+    def give_back(self, tuner_id: str) -> None:
+        """Takes the trial of a tuner that is gone; the next one to ask is given it."""
+        trial = self.ongoing_trials.pop(tuner_id, None)
+        if trial is not None:
+            self._retry_queue.append(trial.trial_id)
+
+    def take_up(self, tuner_id: str, trial_id: str | None) -> bool:
+        """Gives a tuner this very trial, if it waits to be run again."""
+        if trial_id not in self._retry_queue:
+            return False
+        self._retry_queue.remove(trial_id)
+        self.ongoing_trials[tuner_id] = self.trials[trial_id]
+        return True
+
+    def drop(self, trial_id: str) -> None:
+        """Has a trial that has a result not run again."""
+        self._retry_queue = [name for name in self._retry_queue if name != trial_id]
+
     def save(self) -> None:
         """Saves the oracle's state."""
         with replacing(self._get_oracle_fname()) as beside:

@@ -35,6 +35,7 @@ class Reuse:
         self._arrays = DeviceArrays()
         self._prepared: dict[str, _Prepared] = {}
         self._known: tuple[int, ...] = ()
+        self._given_up = 0
 
     def has_models(self) -> bool:
         """Whether any model is kept."""
@@ -45,6 +46,13 @@ class Reuse:
         now = tuple(sorted(one.version for one in self._prepared.values()))
         changed, self._known = now != self._known, now
         return changed
+
+    def has_given_up(self) -> bool:
+        """Whether several models were given up since it last said so."""
+        enough = self._given_up >= 4
+        if enough:
+            self._given_up = 0
+        return enough
 
     @contextlib.contextmanager
     def model_for(self, built: keras.Model) -> Iterator[keras.Model]:
@@ -65,13 +73,16 @@ class Reuse:
         else:
             prepared.become(built)
         yield prepared.model
-        if prepared.is_whole(key):
+        if not prepared.is_whole(key):
+            self._given_up += 1
+        else:
             self._prepared[key] = prepared
             while len(self._prepared) > 1 and (
                 len(self._prepared) > self._most
                 or sum(one.bytes for one in self._prepared.values()) > self._most_bytes
             ):
                 del self._prepared[next(iter(self._prepared))]
+                self._given_up += 1
 
 
 class _Prepared:
@@ -82,7 +93,7 @@ class _Prepared:
         self._optimizer = model.optimizer
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        self._fresh = [np.array(variable) for variable in model.optimizer.variables]
+        self._fresh = [variable.value.read_value() for variable in model.optimizer.variables]
         self.bytes = sum(
             int(np.prod(variable.shape)) * 8 for variable in [*model.variables, *model.optimizer.variables]
         )
@@ -96,13 +107,16 @@ class _Prepared:
     def become(self, other: keras.Model) -> None:
         """Takes over everything by which two models of one signature differ."""
         mine, optimizer = self.model, self.model.optimizer
-        for variable, value in zip(mine.variables, other.variables, strict=True):
-            variable.assign(value)
+        for variable, source in zip(mine.variables, other.variables, strict=True):
+            # Not `variable.assign`, whose checks take longer than the work.
+            variable.value.assign(source.value, read_value=False)
         for place, wanted in zip(places(mine), places(other), strict=True):
             place.set(wanted.get())
-        fresh: list[Any] = other.optimizer.variables if other.optimizer.built else self._fresh
+        fresh: list[Any] = self._fresh
+        if other.optimizer.built:
+            fresh = [variable.value for variable in other.optimizer.variables]
         for variable, value in zip(optimizer.variables, fresh, strict=True):
-            variable.assign(value)
+            variable.value.assign(value, read_value=False)
         if not isinstance(_rate(other.optimizer), keras.optimizers.schedules.LearningRateSchedule):
             optimizer.learning_rate = float(np.array(other.optimizer.learning_rate))
 

@@ -19,6 +19,7 @@ from keras_tuner.engine.trial import Trial
 
 from keras_practice.callbacks import direction
 from keras_practice.data.files import replacing
+from keras_practice.tuning.checkpoints import Checkpoints
 from keras_practice.tuning.hooks import BestEpoch, tuner_hooks
 from keras_practice.tuning.oracle import RandomOracle, derive_seed
 from keras_practice.tuning.reuse import Reuse
@@ -47,6 +48,9 @@ class RandomSearch(keras_tuner.Tuner):
       by comparing the models that `build(hp)` returns; one with parts of someone else's
       making, or that runs eagerly or in another float type than float32, is trained
       plainly.
+
+    KerasTuner's own distributed mode, by its environment variables, works as it does
+    there, and needs the same `seed` in every process.
 
     Args:
         hypermodel: A function `build(hp)` that returns a compiled model, or a
@@ -98,19 +102,21 @@ class RandomSearch(keras_tuner.Tuner):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
-        self._reuse = Reuse()
+        self._reuse, self._checkpoints, self._seeded = Reuse(), Checkpoints(), oracle
+        self._gave_up = False
         # KerasTuner prints a line when it reloads.
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(oracle, hypermodel, **kwargs)
 
     def trial_seed(self, trial: Trial) -> int:
         """The seed of everything random in one trial."""
-        return derive_seed(self.oracle.seed, trial.trial_id)
+        # KerasTuner's own worker has a client in its oracle's place, which does not tell the seed.
+        return derive_seed(getattr(self.oracle, "seed", self._seeded.seed), trial.trial_id)
 
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Runs the trials that are left; arguments are those of `fit`."""
         try:
-            with _one_model_after_another():
+            with one_model_after_another():
                 super().search(*args, **kwargs)
         finally:
             self._reuse = Reuse()  # Its models and arrays are of no more use.
@@ -118,8 +124,9 @@ class RandomSearch(keras_tuner.Tuner):
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains one trial from its own seed; arguments are those of `fit`."""
         start = time.perf_counter()
-        set_seed = set_random_seed if self._reuse.has_models() else keras.utils.set_random_seed
-        set_seed(self.trial_seed(trial))
+        # Keras's own has TensorFlow forget every graph that was prepared, those of models given up too.
+        keeps = self._reuse.has_models() and not self._gave_up
+        (set_random_seed if keeps else keras.utils.set_random_seed)(self.trial_seed(trial))
         results = self._run_executions(trial, *args, **kwargs)
         if not all(isinstance(result, keras.callbacks.History) for result in results):
             return results
@@ -169,23 +176,26 @@ class RandomSearch(keras_tuner.Tuner):
             results = self.hypermodel.fit(hp, model, *args, **kwargs)
             for callback in kwargs["callbacks"]:
                 if isinstance(callback, BestEpoch):
-                    callback.write(self._get_checkpoint_fname(trial.trial_id))
+                    callback.write(self._get_checkpoint_fname(trial.trial_id), self._checkpoints)
             # Without it KerasTuner cannot load a model whose layers learn their sizes from the data.
             with replacing(self._get_build_config_fname(trial.trial_id)) as beside:
                 beside.write_text(json.dumps(model.get_build_config()))
+        self._gave_up = False
         if self._reuse.has_changed():
-            _keep_out_of_collections()
+            self._gave_up = self._reuse.has_given_up()
+            _keep_out_of_collections(with_earlier=self._gave_up)
         return results
 
     def save(self) -> None:
-        """Saves the search's state."""
-        self.oracle.save()
+        """Saves the search's state; a worker of KerasTuner's leaves that to its chief."""
+        if isinstance(self.oracle, keras_tuner.Oracle):
+            self.oracle.save()
         with replacing(self._get_tuner_fname()) as beside:
             super(keras_tuner.engine.base_tuner.BaseTuner, self).save(str(beside))
 
 
 @contextlib.contextmanager
-def _one_model_after_another() -> Iterator[None]:
+def one_model_after_another() -> Iterator[None]:
     """Suits a program that builds, traces and forgets a model in every trial.
 
     What is imported stays out of the garbage collections that KerasTuner runs
@@ -205,9 +215,14 @@ def _one_model_after_another() -> Iterator[None]:
         logger.removeFilter(is_news)
 
 
-def _keep_out_of_collections() -> None:
-    """Has what is there now, imported modules and traced graphs, passed over when garbage is looked for."""
-    gc.unfreeze()
+def _keep_out_of_collections(with_earlier: bool = True) -> None:
+    """Has what is there now, imported modules and traced graphs, passed over when garbage is looked for.
+
+    Garbage among what is passed over since an earlier call is only found `with_earlier`, which takes a
+    good part of a second.
+    """
+    if with_earlier:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
 

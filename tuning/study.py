@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import shutil
 import warnings
 from contextlib import ExitStack
@@ -27,8 +28,11 @@ from keras_practice.tuning.figures import search_figure
 from keras_practice.tuning.importance import edges
 from keras_practice.tuning.lock import locked
 from keras_practice.tuning.parsing import parse
+from keras_practice.tuning.processes import ServingError
+from keras_practice.tuning.ray_engine import OnRay, on_ray, search_on_ray
 from keras_practice.tuning.report import Report, write_report
 from keras_practice.tuning.results import TrialRow, write_csv
+from keras_practice.tuning.serving import Serving, serve, serving
 from keras_practice.tuning.settings import Settings
 from keras_practice.tuning.spaces import Draw, Fixed, Range, Space, dataset_for
 from keras_practice.tuning.spaces import space as space_for
@@ -56,7 +60,15 @@ class InputError(Exception):
 
 
 def tune(
-    settings: Settings, out: str | Path, *, overwrite: bool = False, space: Space | Draw | None = None
+    settings: Settings,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    space: Space | Draw | None = None,
+    workers: int | None = None,
+    chief: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> bool:
     """Searches, evaluates the best model once on the test split, and leaves everything in `out`.
 
@@ -77,6 +89,16 @@ def tune(
             hyperparameters that returns a dictionary of the recipe's arguments
             and, where it likes, `learning_rate`, `optimizer` and `batch_size`.
             Defaults to `None`.
+        workers: Processes on this machine that run trials side by side. Random and
+            grid search find the same with any number; hyperband, bayesian search and
+            pruning look at the trials that have ended, whose order depends on it.
+            Defaults to `None`, this process; with Ray, one for each core.
+        chief: `[HOST:]PORT` to hand the trials out at, to workers that join from
+            this machine or, where a host is named, from others. Defaults to `None`.
+        engine: `"ray"` to have trials trained by Ray; see `ray_engine`. Defaults to
+            `"local"`.
+        ray_address: Address of a Ray cluster that this machine is part of: `"auto"` or
+            `"host:port"`. Defaults to `None`, a Ray of this machine alone.
 
     Returns:
         Whether any trial succeeded.
@@ -90,7 +112,12 @@ def tune(
     out = Path(out)
     with ExitStack() as held:
         try:
-            model, drawn = _prepared(settings, space)
+            shared = _shared(workers, chief, engine, ray_address)
+            if shared is not None:
+                os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # The GPU is for the workers, too.
+                if space is not None and not isinstance(shared, OnRay):
+                    raise ValueError(f"A space of your own must be searched in one process. Got {shared}.")
+            model, drawn = prepared(settings, space)
             if out.exists() and not out.is_dir():
                 raise ValueError(f"OUT must be a folder. Got the file {out}.")
             out.mkdir(parents=True, exist_ok=True)
@@ -99,14 +126,29 @@ def tune(
         except (ValueError, OSError) as error:
             raise InputError(" ".join(str(error).split())) from error
         try:
-            return _search(model, drawn, out)
+            return _search(model, drawn, out, shared)
+        except ServingError as error:
+            raise InputError(str(error)) from error
         except _UnreadableError as error:
             raise InputError(
                 f"{out} holds an earlier run that cannot be read; --overwrite starts anew. {error}"
             ) from error
 
 
-def _prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeModel, Space | Draw]:
+def _shared(
+    workers: int | None, chief: str | None, engine: str, ray_address: str | None
+) -> Serving | OnRay | None:
+    """Who runs the trials; `None`: this process."""
+    if engine == "ray":
+        return on_ray(workers, ray_address, chief)
+    if engine != "local":
+        raise ValueError(f"engine must be one of local, ray. Got {engine!r}.")
+    if ray_address is not None:
+        raise ValueError(f"An address of Ray's must come with the engine ray. Got {ray_address}.")
+    return serving(1 if workers is None else workers, chief)
+
+
+def prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeModel, Space | Draw]:
     """The recipe on its data, tried out, and the space that it is searched over."""
     recipes.get(settings.recipe)
     dataset = data.load(settings.data, seed=settings.seed, path=settings.data_path)
@@ -157,7 +199,7 @@ def _space(settings: Settings, dataset: data.Dataset) -> Space:
     return space_for(settings.recipe, dataset, wide=wide, learning_rate=(low, high)).replace(asked)
 
 
-def _search(model: RecipeModel, drawn: Space | Draw, out: Path) -> bool:
+def _search(model: RecipeModel, drawn: Space | Draw, out: Path, shared: Serving | OnRay | None) -> bool:
     settings, dataset, objective = model.settings, model.dataset, model.objective
     total = settings.trials
     if settings.search == "grid" and isinstance(drawn, Space):
@@ -170,7 +212,13 @@ def _search(model: RecipeModel, drawn: Space | Draw, out: Path) -> bool:
         search = _open_search(display, out, model)
         display.resume(search.rows())
         hparams.write_experiment(out / "tensorboard", search.oracle.get_space().space, objective)
-        search.search(verbose=0)
+        if shared is None:
+            search.search(verbose=0)
+        elif isinstance(shared, OnRay):
+            search_on_ray(search, out, display, shared, total)
+        else:
+            told = {"settings": settings.as_json(), "data_sha256": fingerprint(settings)}
+            serve(search, out, display, shared, total, told)
         rows = search.rows()
         write_csv(rows, out / "trials.csv")
         best = None if rows[0].score is None else _keep_best(search, rows[0], model, drawn, out)
@@ -219,7 +267,7 @@ def _open_search(display: Display, out: Path, model: RecipeModel) -> RecipeSearc
 def _open_folder(out: Path, settings: Settings, space: Space | Draw | None, overwrite: bool) -> None:
     """Checks that the folder holds this very search or none, and says which it is."""
     recorded = out / "settings.json"
-    wanted = settings.as_json() | {"data_sha256": _fingerprint(settings)}
+    wanted = settings.as_json() | {"data_sha256": fingerprint(settings)}
     if space is not None:
         wanted["own_space"] = str(space) if isinstance(space, Space) else _named(space)
     if overwrite and recorded.exists():
@@ -254,7 +302,7 @@ def _open_folder(out: Path, settings: Settings, space: Space | Draw | None, over
         beside.write_text(json.dumps(wanted, indent=2) + "\n")
 
 
-def _fingerprint(settings: Settings) -> str | None:
+def fingerprint(settings: Settings) -> str | None:
     """What a user's file holds, so that a run is not resumed on other data."""
     path = settings.data if settings.data.endswith(".npz") else settings.data_path
     return None if path is None else sha256(Path(path).read_bytes()).hexdigest()

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 import keras_tuner
-from keras_tuner.engine.trial import Trial
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_practice import recipes
 from keras_practice.callbacks import ValidationScores, best_weights
@@ -173,6 +173,42 @@ class RecipeSearch(RandomSearch, OracleChooser):
         """The trials so far."""
         return rows_of(self, self._trainings)
 
+    def ended(self) -> int:
+        """How many trials have ended."""
+        ended = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+        return sum(trial.status in ended for trial in self.oracle.trials.values())
+
+    def receive(self, name: str, result: Mapping[str, Any]) -> None:
+        """Takes the result of a trial that was run elsewhere as if it had been run here.
+
+        Args:
+            name: The trial's number.
+            result: Its `status`, and where they are known its `message`,
+                `hyperparameters` as KerasTuner's configuration, `metrics` by name with
+                their `step`, and `trainings`, each as a dictionary.
+        """
+        trial = self.oracle.get_trial(name)
+        self._trainings[name] = [Training(**entry) for entry in result.get("trainings", ())]
+        self._record(name)
+        if "hyperparameters" in result:
+            trial.hyperparameters = keras_tuner.HyperParameters.from_config(result["hyperparameters"])
+        trial.metrics = type(trial.metrics)()  # Without those of a run that was broken off.
+        if metrics := result.get("metrics"):
+            self.oracle.update_trial(name, metrics, step=result.get("step", 0))
+        trial.status, trial.message = result["status"], result.get("message")
+        self.oracle.drop(name)
+        self.on_trial_end(trial)
+
+    def earlier(self, name: str) -> list[list[float]]:
+        """The objective by epoch in the other trials' first trainings, for pruning by the median."""
+        if not self._settings.prune:
+            return []
+        return [
+            trainings[0].history.get(self._model.objective.name, [])
+            for other, trainings in self._trainings.items()
+            if other != name and trainings
+        ]
+
     def trial_seed(self, trial: Trial) -> int:
         """The seed of everything random in the trial's present training.
 
@@ -248,12 +284,7 @@ class RecipeSearch(RandomSearch, OracleChooser):
         if not self._settings.prune or self._part:
             return []
         objective = self._model.objective
-        earlier = [
-            trainings[0].history.get(objective.name, [])
-            for other, trainings in self._trainings.items()
-            if other != name and trainings
-        ]
-        return [MedianPruning(objective.name, objective.direction, earlier)]
+        return [MedianPruning(objective.name, objective.direction, self.earlier(name))]
 
     def _mark_start(self, name: str) -> None:
         """Fails a trial during which the process was killed twice, so that the search is not stuck at it."""
