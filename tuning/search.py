@@ -207,7 +207,7 @@ def one_model_after_another() -> Iterator[None]:
 
     logger = tf.get_logger()
     logger.addFilter(is_news)
-    _keep_out_of_collections()
+    gc.freeze()
     try:
         yield
     finally:
@@ -215,7 +215,7 @@ def one_model_after_another() -> Iterator[None]:
         logger.removeFilter(is_news)
 
 
-def _keep_out_of_collections(with_earlier: bool = True) -> None:
+def _keep_out_of_collections(with_earlier: bool) -> None:
     """Has what is there now, imported modules and traced graphs, passed over when garbage is looked for.
 
     Garbage among what is passed over since an earlier call is only found `with_earlier`, which takes a
