@@ -28,12 +28,10 @@ def train(device: str) -> None:
     digits = data.load("digits", seed=0)
     model = recipes.mlp(digits.input_shape, digits.task, units=(128, 64), dropout=0.2)
     recipes.compile_for(model, digits.task, learning_rate=1e-2)
+    batches, val = group.share(digits.train.batches(64)), digits.val.batches(64)
     on_chief = callbacks.standard(digits.val, "runs/workers", resumable=False)
     everywhere = [callbacks.resumable(group.file("runs/workers/resume.npz"))]
-    batches = group.share(digits.train.batches(64))
-    watch = callbacks.lockstep(group, on_chief, everywhere)
-    verbose = 2 if group.chief else 0
-    val = digits.val.batches(64)
+    watch, verbose = callbacks.lockstep(group, on_chief, everywhere), 2 * group.chief
     model.fit(batches, validation_data=val, epochs=10, verbose=verbose, shuffle=False, callbacks=watch)
     if group.chief:
         print(callbacks.scores(digits.test.y, model.predict(digits.test.x, verbose=0), digits.task))
@@ -42,20 +40,17 @@ def train(device: str) -> None:
 def start_all(count: int) -> list[int]:
     """Starts as many processes on free ports, waits for all, and returns their exit codes."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    processes = []
+    addresses, processes = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets], []
     for index, each in enumerate(sockets):
         each.close()
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
-        processes.append(subprocess.Popen([sys.executable, *sys.argv], env=environment))
+        task = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        processes.append(subprocess.Popen([sys.executable, *sys.argv], env={**os.environ, "TF_CONFIG": task}))
     return [process.wait() for process in processes]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    device_option(parser := argparse.ArgumentParser(description=__doc__))
     parser.add_argument("--workers", type=int, default=2)
-    device_option(parser)
     options = parser.parse_args()
     if "TF_CONFIG" in os.environ or "SLURM_PROCID" in os.environ or options.workers == 1:
         train(options.device)

@@ -131,11 +131,15 @@ class EpochFunction:
         TensorFlow traces a function in which variables are made twice, and never forgets
         the first graph; nor could a loop be traced that resets metrics not made yet.
         """
+        model = self._model
+        before = [(variable.value, variable.value.read_value()) for variable in model.non_trainable_variables]
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
-        predicted = self._model(x, training=False)
-        self._model.compute_loss(x, y, predicted, weight, training=False)
-        self._model.compute_metrics(x, y, predicted, weight)
-        self._model.reset_metrics()
+        predicted = model(x, training=False)
+        model.compute_loss(x, y, predicted, weight, training=False)
+        model.compute_metrics(x, y, predicted, weight)
+        model.reset_metrics()
+        for variable, value in before:  # Recurrent dropout draws whether or not it is wanted.
+            variable.assign(value, read_value=False)
 
     def _computes_the_same(self, at: tf.Tensor, parts: Any, numbers: tf.Tensor, anew: bool, put: str) -> bool:
         """Whether a step in the loop leaves the same bits as one that is called; all is left as it was."""
