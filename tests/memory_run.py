@@ -1,4 +1,4 @@
-"""A search of 200 trials over more shapes than are kept; prints the memory in use after the 10th and the last.
+"""A search of 200 trials over more shapes than are kept; prints the memory in use after the 10th and last.
 
 By itself, since what tests before it have left behind in a process moves the figure by more than its bound.
 """
