@@ -1,6 +1,5 @@
 """Ray: what goes to another process and comes back, and whole searches on a Ray of this machine."""
 
-import csv
 import importlib.util
 import io
 import json
@@ -17,6 +16,7 @@ import keras
 import keras_tuner
 import pytest
 from rich.console import Console
+from run_tables import close_to, read
 
 from keras_practice.tuning import Settings, ray_engine, study
 from keras_practice.tuning.__main__ import main
@@ -29,30 +29,6 @@ needs_ray = pytest.mark.skipif(
     reason="Ray Tune is not installed: pip install 'keras-practice[ray]'",
 )
 QUICK = ["--data", "iris", "--trials", "2", "--epochs", "1"]
-
-
-def read(out):
-    """The rows of a run's table by trial, without the time that they took."""
-    with (out / "trials.csv").open() as file:
-        return {row["trial"]: {**_numbers(row), "seconds": ""} for row in csv.DictReader(file)}
-
-
-def _numbers(row):
-    return {
-        column: float(text) if re.fullmatch(r"-?[\d.]+(e-?\d+)?", text) else text
-        for column, text in row.items()
-    }
-
-
-def close_to(rows):
-    """The same rows, whose numbers may differ in the last places: trials share graphs with those before."""
-    return {
-        name: {
-            column: pytest.approx(value, rel=1e-4, abs=1e-5) if isinstance(value, float) else value
-            for column, value in row.items()
-        }
-        for name, row in rows.items()
-    }
 
 
 def files_of(out):

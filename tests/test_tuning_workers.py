@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import random
@@ -18,6 +17,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from run_tables import close_to, read
 
 from keras_practice import tuning
 from keras_practice.tuning import Settings, serving, study, wire
@@ -31,30 +31,6 @@ from keras_practice.tuning.processes import Processes, environment_of
 from keras_practice.tuning.session import LostError, RefusedError, Session
 
 QUICK = ["--data", "iris", "--trials", "4", "--epochs", "2", "--batch-size", "32"]
-
-
-def read(out):
-    """The rows of a run's table by trial, without what differs between two runs."""
-    with (out / "trials.csv").open() as file:
-        return {row["trial"]: {**_numbers(row), "seconds": ""} for row in csv.DictReader(file)}
-
-
-def _numbers(row):
-    return {
-        column: float(text) if re.fullmatch(r"-?[\d.]+(e-?\d+)?", text) else text
-        for column, text in row.items()
-    }
-
-
-def close_to(rows):
-    """The same rows, whose numbers may differ in the last places: trials share graphs with those before."""
-    return {
-        name: {
-            column: pytest.approx(value, rel=1e-4, abs=1e-5) if isinstance(value, float) else value
-            for column, value in row.items()
-        }
-        for name, row in rows.items()
-    }
 
 
 def free_port():

@@ -209,7 +209,7 @@ class Chief:
 
     def _is_open(self, name: str) -> bool:
         trial = self._search.oracle.trials.get(name)
-        return trial is not None and trial.status not in (TrialStatus.COMPLETED, TrialStatus.FAILED)
+        return trial is not None and trial.status not in _RESULTS
 
     def _lose(self, number: str) -> None:
         """Takes back the trial of a worker that is gone."""
