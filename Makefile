@@ -44,7 +44,7 @@ test-slow: $(TEST_READY)  ## the slow tests
 	$(BIN)/python -m pytest -n auto -m slow
 
 doctor: $(RUN_READY)  ## versions, devices, driver and CUDA libraries, and why a GPU is not seen
-	@$(BIN)/python -m keras_practice.recipes --devices $(if $(DEVICE),--device "$$DEVICE")
+	@$(BIN)/keras-practice doctor $(if $(DEVICE),--device "$$DEVICE")
 
 gpu-check: $(RUN_READY)  ## on a GPU: trains every recipe there and checks it; error 3 without one
 	@$(BIN)/python benchmarks/gpu_check.py
@@ -55,15 +55,15 @@ lint: $(TEST_READY)  ## ruff: lint and format
 
 types: $(TEST_READY)  ## mypy, strict
 	@mkdir -p build/typing/keras_practice
-	@for room in data recipes callbacks checks tuning; do \
+	@for room in core data recipes rendering callbacks training checks tuning; do \
 		ln -sfn ../../../$$room build/typing/keras_practice/$$room; done
-	$(BIN)/python -m mypy -p keras_practice.data -p keras_practice.recipes -p keras_practice.callbacks \
-		-p keras_practice.checks -p keras_practice.tuning
+	@for file in package/*.py; do ln -sfn ../../../$$file build/typing/keras_practice/; done
+	$(BIN)/python -m mypy -p keras_practice
 
 check: lint types test  ## lint, types and the fast tests
 
 wheel-test: $(RUN_READY)  ## build the wheel and try it in a fresh environment elsewhere
-	PYTHON="$(PYTHON)" sh tests/wheel_smoke.sh
+	PYTHON="$(PYTHON)" sh tests/package/wheel_smoke.sh
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

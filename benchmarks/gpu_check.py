@@ -35,7 +35,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_practice.data.command import quiet_start
+from keras_practice import training
+from keras_practice.core.command import quiet_start
 
 with quiet_start():
     import keras
@@ -47,7 +48,7 @@ with quiet_start():
 
     from keras_practice import callbacks, data, recipes, tuning
     from keras_practice.data import Task
-    from keras_practice.recipes.device import DOCTOR, Facts, decide, gather
+    from keras_practice.training.devices import DOCTOR, Facts, decide, gather
 
 NO_GPU = "no GPU: nothing checked"
 TEN = Task.multiclass(10)
@@ -113,7 +114,7 @@ class Mode:
 
 
 def modes(facts: Facts) -> list[Mode]:
-    """With and without mixed precision and XLA, in the type that `recipes.device` would choose."""
+    """With and without mixed precision and XLA, in the type that `training.device` would choose."""
     mixed = decide(facts, mixed_precision=True).policy
     return [Mode(policy, xla) for policy in ("float32", mixed) for xla in (False, "auto")]
 
@@ -400,7 +401,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)  # This process measures the CPU.
     options = parser.parse_args(arguments)
     if options.reference is not None:
-        recipes.device("cpu", verbose=False)
+        training.device("cpu", verbose=False)
         found = {name: measure(CASES[name], Mode(), options.steps) for name in options.only}
         options.reference.write_text(json.dumps({"cases": found, "figures": figures()}))
         return 0
@@ -409,7 +410,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not facts.gpus:
         print(f"{NO_GPU}; see {DOCTOR}")
         return 3
-    print(recipes.device("gpu", mixed_precision=False, strategy=False, verbose=False))
+    print(training.device("gpu", mixed_precision=False, strategy=False, verbose=False))
     print(f"Keras {keras.__version__}, TensorFlow {tf.__version__}; the CPU is measured first, for minutes")
     try:
         expected = reference(options.only, options.steps)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice import data, recipes
-from keras_practice.tuning.sweep import learning_rate_sweep
+from keras_practice.tuning.sweeps.learning_rate import learning_rate_sweep
 
 GOAL = 15.0
 DIGITS = data.load("digits")

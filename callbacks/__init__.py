@@ -4,21 +4,18 @@ from keras_practice.callbacks.direction import direction
 from keras_practice.callbacks.environment import environment
 from keras_practice.callbacks.explosion import StopOnExplosion
 from keras_practice.callbacks.f1 import F1Score
-from keras_practice.callbacks.lockstep import lockstep
 from keras_practice.callbacks.monitor import TrainingMonitor
-from keras_practice.callbacks.panels import Line, Panel
 from keras_practice.callbacks.report import LiveReport
 from keras_practice.callbacks.resuming import resumable
 from keras_practice.callbacks.scores import confusion_matrix, scores
 from keras_practice.callbacks.standard import standard
 from keras_practice.callbacks.stopping import StopOnTarget, TimeBudget, best_weights
 from keras_practice.callbacks.validation_scores import ValidationScores
+from keras_practice.core.lazy import attributes
 
 __all__ = [
     "F1Score",
-    "Line",
     "LiveReport",
-    "Panel",
     "StopOnExplosion",
     "StopOnTarget",
     "TimeBudget",
@@ -28,8 +25,17 @@ __all__ = [
     "confusion_matrix",
     "direction",
     "environment",
-    "lockstep",
     "resumable",
     "scores",
     "standard",
 ]
+
+__getattr__ = attributes(
+    __name__,
+    {},
+    moved={
+        "Line": "keras_practice.rendering.Line",
+        "Panel": "keras_practice.rendering.Panel",
+        "lockstep": "keras_practice.training.lockstep",
+    },
+)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_practice.core.types import Array
 from keras_practice.data import Task
-
-Array = np.ndarray[Any, Any]
 
 _MOST_NUMBERS = 20
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.callbacks.steps import (
+from keras_practice.core.steps import (
     Step,
     hooked,
     inner_layers,

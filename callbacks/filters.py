@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from keras_practice.core.types import Array
 
 
 def first_filters(model: keras.Model) -> Array | None:

@@ -17,12 +17,11 @@ from matplotlib.figure import Figure
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 from keras_practice.callbacks.filters import filters_picture, first_filters
-from keras_practice.callbacks.panels import Line, Panel, figure
 from keras_practice.callbacks.probe import BINS, Probe, Sample
-from keras_practice.callbacks.steps import innermost, layer_names, tap_step, untap_step
 from keras_practice.callbacks.symptoms import HEALTHY_UPDATE, symptoms
-
-Array = np.ndarray[Any, Any]
+from keras_practice.core.steps import innermost, layer_names, tap_step, untap_step
+from keras_practice.core.types import Array
+from keras_practice.rendering.figures import Line, Panel, figure
 
 
 @dataclass

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.callbacks.steps import (
+from keras_practice.core.steps import (
     Step,
     flat_gradient,
     hooked,
@@ -24,8 +24,7 @@ from keras_practice.callbacks.steps import (
     usable_here,
     when,
 )
-
-Array = np.ndarray[Any, Any]
+from keras_practice.core.types import Array
 
 BINS = 30
 _MOST_IN_HISTOGRAM = 4_096

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 
 from keras_practice.callbacks.environment import environment
-from keras_practice.callbacks.page import page
-from keras_practice.callbacks.panels import Line, Panel, figure, save, svg
-from keras_practice.callbacks.siblings import siblings
-from keras_practice.data.files import replacing
+from keras_practice.core.files import replacing
+from keras_practice.core.private_api import siblings
+from keras_practice.rendering.figures import Line, Panel, figure, save, svg
+from keras_practice.rendering.pages import page
 
 _RELOAD = 10  # seconds
 _SHARE = 20  # a drawing of d seconds is followed by at least 20 d without one

@@ -20,11 +20,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.callbacks.siblings import move_to_front, siblings
 from keras_practice.callbacks.stopping import fit_frame
-from keras_practice.data.files import replacing
+from keras_practice.core.files import replacing
+from keras_practice.core.private_api import move_to_front, siblings
+from keras_practice.core.types import Array
 
-Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 Json = Any
 

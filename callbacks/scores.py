@@ -9,9 +9,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from keras_practice.callbacks.f1 import Average
+from keras_practice.core.types import Array
 from keras_practice.data import Task
-
-Array = np.ndarray[Any, Any]
 
 CLASS_SCORES = ("accuracy", "f1", "precision", "recall", "auc", "coverage", "coverage_accuracy")
 REGRESSION_SCORES = ("mae", "rmse", "r2")

@@ -13,11 +13,10 @@ import tensorflow as tf
 from keras_practice.callbacks.confusion import confusion_png, report_markdown
 from keras_practice.callbacks.f1 import AVERAGES, Average
 from keras_practice.callbacks.scores import REGRESSION_SCORES, best_threshold, confusion_matrix, scores
-from keras_practice.callbacks.siblings import move_to_front
-from keras_practice.callbacks.steps import Step, hooked, tap_step, untap_step
+from keras_practice.core.private_api import move_to_front
+from keras_practice.core.steps import Step, hooked, tap_step, untap_step
+from keras_practice.core.types import Array
 from keras_practice.data import Split, Task
-
-Array = np.ndarray[Any, Any]
 
 _CLASS_DEFAULT = ("f1", "precision", "recall", "auc", "coverage")
 _PER_CLASS = ("f1", "precision", "recall", "auc")

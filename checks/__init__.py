@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_practice.data.lazily import attributes
+from keras_practice.core.lazy import attributes
 
 if TYPE_CHECKING:
+    from keras_practice.checks.after_training.diagnosis import diagnose
+    from keras_practice.checks.after_training.learning_curve import LearningCurve, learning_curve
+    from keras_practice.checks.after_training.mistakes import Mistakes, worst_mistakes
+    from keras_practice.checks.after_training.simplify import Ladder, Rung, simplify
     from keras_practice.checks.basic import initial_loss, overfit_tiny
-    from keras_practice.checks.before_training import preflight
-    from keras_practice.checks.diagnosis import diagnose
-    from keras_practice.checks.learning_curves import LearningCurve, learning_curve
-    from keras_practice.checks.mistakes import Mistakes, worst_mistakes
-    from keras_practice.checks.report import CheckFailedError, Finding, Report
-    from keras_practice.checks.simplifying import Ladder, Rung, simplify
+    from keras_practice.checks.findings import CheckFailedError, Finding, Report
+    from keras_practice.checks.preflight import preflight
 
 __all__ = [
     "CheckFailedError",
@@ -35,19 +35,19 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     {
-        "CheckFailedError": "report",
-        "Finding": "report",
-        "Ladder": "simplifying",
-        "LearningCurve": "learning_curves",
-        "Mistakes": "mistakes",
-        "Report": "report",
-        "Rung": "simplifying",
-        "diagnose": "diagnosis",
+        "CheckFailedError": "findings",
+        "Finding": "findings",
+        "Ladder": "after_training.simplify",
+        "LearningCurve": "after_training.learning_curve",
+        "Mistakes": "after_training.mistakes",
+        "Report": "findings",
+        "Rung": "after_training.simplify",
+        "diagnose": "after_training.diagnosis",
         "initial_loss": "basic",
-        "learning_curve": "learning_curves",
+        "learning_curve": "after_training.learning_curve",
         "overfit_tiny": "basic",
-        "preflight": "before_training",
-        "simplify": "simplifying",
-        "worst_mistakes": "mistakes",
+        "preflight": "preflight",
+        "simplify": "after_training.simplify",
+        "worst_mistakes": "after_training.mistakes",
     },
 )

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_practice.data.command import Parser, device_option, quiet_start, refuse
+from keras_practice.core.command import Parser, device_option, quiet_start, refuse
 
 
 def _parser() -> Parser:
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import keras
         import tensorflow as tf
 
-        from keras_practice.checks.before_training import preflight
-        from keras_practice.data.files import read_npz, replacing
-        from keras_practice.recipes.device import place
+        from keras_practice.checks.preflight import preflight
+        from keras_practice.core.files import read_npz, replacing
+        from keras_practice.training.devices import place
 
     place(options.device)
     with quiet_start():

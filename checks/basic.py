@@ -9,11 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.checks.borrowing import borrowed
-from keras_practice.checks.report import Finding, Report
+from keras_practice.checks.findings import Finding, Report
+from keras_practice.core.types import Array
+from keras_practice.core.variables import borrowed
 from keras_practice.data import Task
-
-Array = np.ndarray[Any, Any]
 
 _MOST_SAMPLES = 1024
 _LEARNED = {"regression": 0.95}  # R squared; elsewhere every sample must be right.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_practice.data.lazily import attributes
+from keras_practice.core.lazy import attributes
 
 if TYPE_CHECKING:
     from keras_practice.data.catalog import load, names

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import sklearn.datasets
 
-from keras_practice.data.dataset import Array, Dataset, Scale, from_arrays
-from keras_practice.data.files import read_npz
+from keras_practice.core.files import read_npz
+from keras_practice.core.types import Array
+from keras_practice.data.dataset import Dataset, Scale, from_arrays
 from keras_practice.data.registry import Registry
 from keras_practice.data.task import Task
 

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from keras_practice.core.types import Array
 from keras_practice.data.task import Task
 
-Array = np.ndarray[Any, Any]
 Role = Literal["train", "val", "test"]
 Scale = Literal["standard", "range", "none"]
 

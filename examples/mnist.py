@@ -12,7 +12,7 @@ import time
 import keras
 
 from keras_practice import callbacks, data, recipes
-from keras_practice.recipes.device import parse_and_place
+from keras_practice.training.devices import parse_and_place
 
 SETTINGS = {
     "mlp": {"epochs": 16, "batch_size": 256, "arguments": {"units": (1024, 512, 256), "dropout": 0.3}},

@@ -11,7 +11,7 @@ import time
 import keras
 
 from keras_practice import data, recipes
-from keras_practice.recipes.device import parse_and_place
+from keras_practice.training.devices import parse_and_place
 
 GOAL = 0.9763
 

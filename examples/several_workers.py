@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 
-from keras_practice.data.command import device_option
+from keras_practice import training
+from keras_practice.core.command import device_option
 
 
 def train(device: str) -> None:
@@ -20,10 +21,10 @@ def train(device: str) -> None:
     import keras
 
     from keras_practice import callbacks, data, recipes
-    from keras_practice.recipes.device import place
+    from keras_practice.training.devices import place
 
     place(device)
-    group = recipes.workers()
+    group = training.workers()
     keras.utils.set_random_seed(0)
     digits = data.load("digits", seed=0)
     model = recipes.mlp(digits.input_shape, digits.task, units=(128, 64), dropout=0.2)
@@ -31,7 +32,7 @@ def train(device: str) -> None:
     batches, val = group.share(digits.train.batches(64)), digits.val.batches(64)
     on_chief = callbacks.standard(digits.val, "runs/workers", resumable=False)
     everywhere = [callbacks.resumable(group.file("runs/workers/resume.npz"))]
-    watch, verbose = callbacks.lockstep(group, on_chief, everywhere), 2 * group.chief
+    watch, verbose = training.lockstep(group, on_chief, everywhere), 2 * group.chief
     model.fit(batches, validation_data=val, epochs=10, verbose=verbose, shuffle=False, callbacks=watch)
     if group.chief:
         print(callbacks.scores(digits.test.y, model.predict(digits.test.x, verbose=0), digits.task))

@@ -10,7 +10,7 @@ import argparse
 import keras
 
 from keras_practice import data, recipes
-from keras_practice.recipes.device import parse_and_place
+from keras_practice.training.devices import parse_and_place
 
 
 def main() -> None:

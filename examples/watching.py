@@ -11,7 +11,7 @@ import argparse
 import keras
 
 from keras_practice import callbacks, data, recipes
-from keras_practice.recipes.device import parse_and_place
+from keras_practice.training.devices import parse_and_place
 
 
 def main() -> None:

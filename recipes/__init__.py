@@ -1,6 +1,6 @@
 """What is built: blocks, heads and models, how they are compiled, and how they start."""
 
-from keras_practice.recipes import start as start  # isort: skip  # Before all that import Keras.
+from keras_practice.core.lazy import attributes
 from keras_practice.recipes.activations import initializer_for
 from keras_practice.recipes.autoencoders import autoencoder, decoder, encoder
 from keras_practice.recipes.blocks import dense_block, maxout_block, residual_dense_block
@@ -10,7 +10,6 @@ from keras_practice.recipes.classics import alexnet, googlenet, lenet5
 from keras_practice.recipes.compiling import compile_for, loss_for, metrics_for
 from keras_practice.recipes.convolutional import conv1d, conv_block, convnet
 from keras_practice.recipes.dense import linear, low_rank_mlp, maxout_mlp, mlp, residual_mlp, selu_mlp
-from keras_practice.recipes.device import Device, device
 from keras_practice.recipes.heads import head
 from keras_practice.recipes.multitask import compile_multi_task, multi_task
 from keras_practice.recipes.optimizers import optimizer
@@ -25,15 +24,12 @@ from keras_practice.recipes.schedules import (
     scale_learning_rate,
     warmup,
 )
-from keras_practice.recipes.workers import Workers, workers
 
 __all__ = [
     "NONE",
     "Calibration",
-    "Device",
     "LayerScale",
     "Regularization",
-    "Workers",
     "alexnet",
     "autoencoder",
     "calibrate",
@@ -45,7 +41,6 @@ __all__ = [
     "cosine",
     "decoder",
     "dense_block",
-    "device",
     "encoder",
     "get",
     "googlenet",
@@ -73,5 +68,10 @@ __all__ = [
     "scale_learning_rate",
     "selu_mlp",
     "warmup",
-    "workers",
 ]
+
+__getattr__ = attributes(
+    __name__,
+    {},
+    moved={name: f"keras_practice.training.{name}" for name in ("Device", "Workers", "device", "workers")},
+)

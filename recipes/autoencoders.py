@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_practice.data import Registry, Task
-from keras_practice.recipes.activations import initializer_for, resolve_activation
-from keras_practice.recipes.arguments import (
+from keras_practice.core.arguments import (
     check_input_shape,
     check_positive,
     check_positive_integer,
     check_widths,
 )
+from keras_practice.data import Registry, Task
+from keras_practice.recipes.activations import initializer_for, resolve_activation
 from keras_practice.recipes.blocks import dense_block
 from keras_practice.recipes.catalog import recipe
 from keras_practice.recipes.regularization import Regularization

@@ -7,8 +7,8 @@ import math
 import keras
 import numpy as np
 
+from keras_practice.core.arguments import check_positive, check_positive_integer, check_share
 from keras_practice.recipes.activations import initializer_for, resolve_activation
-from keras_practice.recipes.arguments import check_positive, check_positive_integer, check_share
 from keras_practice.recipes.regularization import NONE, Regularization
 
 

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.recipes.arguments import check_positive, check_positive_integer, check_share
+from keras_practice.core.arguments import check_positive, check_positive_integer, check_share
+from keras_practice.core.types import Array
 
-Array = np.ndarray[Any, Any]
 # A hook gets a layer, what it would have done when called, and the arguments of the call.
 Hook = Callable[[keras.layers.Layer, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import keras
 
+from keras_practice.core.arguments import check_share
 from keras_practice.data import Task
 from keras_practice.recipes.activations import resolve_activation
-from keras_practice.recipes.arguments import check_share
 from keras_practice.recipes.blocks import dense_block
 from keras_practice.recipes.catalog import recipe
 from keras_practice.recipes.convolutional import check_image_shape, conv_block

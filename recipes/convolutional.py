@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-from keras_practice.data import Task
-from keras_practice.recipes.activations import initializer_for, resolve_activation
-from keras_practice.recipes.arguments import (
+from keras_practice.core.arguments import (
     check_input_shape,
     check_positive_integer,
     check_share,
     check_widths,
 )
+from keras_practice.data import Task
+from keras_practice.recipes.activations import initializer_for, resolve_activation
 from keras_practice.recipes.blocks import dense_block
 from keras_practice.recipes.catalog import recipe
 from keras_practice.recipes.heads import head

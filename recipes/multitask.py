@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_practice.core.arguments import check_positive
 from keras_practice.data import Task
-from keras_practice.recipes.arguments import check_positive
 from keras_practice.recipes.compiling import compile_for, loss_for, metrics_for
 from keras_practice.recipes.heads import head
 

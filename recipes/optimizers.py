@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_practice.core.arguments import check_positive, check_share
 from keras_practice.data import Registry
-from keras_practice.recipes.arguments import check_positive, check_share
 
 _OPTIMIZERS: Registry[type[keras.optimizers.Optimizer]] = Registry("optimizer")
 for _name, _class in {

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_practice.core.arguments import check_positive_integer, check_share, check_widths
 from keras_practice.data import Registry, Task
-from keras_practice.recipes.arguments import check_positive_integer, check_share, check_widths
 from keras_practice.recipes.catalog import recipe
 from keras_practice.recipes.heads import head
 from keras_practice.recipes.regularization import Regularization

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.data import Task
 from keras_practice.recipes.activations import initializer_for
-from keras_practice.recipes.arguments import check_positive_integer
 from keras_practice.recipes.catalog import recipe
 from keras_practice.recipes.convolutional import check_image_shape, conv_block
 from keras_practice.recipes.heads import head

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 import keras
 import numpy as np
 
-from keras_practice.recipes.arguments import check_positive, check_positive_integer, check_share
+from keras_practice.core.arguments import check_positive, check_positive_integer, check_share
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 Rule = Literal["linear", "sqrt", "inverse"]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_practice.data.lazily import attributes
+from keras_practice.core.lazy import attributes
 
 if TYPE_CHECKING:
-    from keras_practice.tuning.batch_size_results import BatchSizeResult
-    from keras_practice.tuning.batch_sizes import batch_size_sweep
-    from keras_practice.tuning.figures import search_figure, staged_figure
-    from keras_practice.tuning.folds import cross_validation
-    from keras_practice.tuning.protocol import Staged, Step, staged
-    from keras_practice.tuning.pruning import MedianPruning
-    from keras_practice.tuning.rate_range import RangeResult, learning_rate_range
-    from keras_practice.tuning.rate_rules import RateSearch, halve_or_double, magnitudes
-    from keras_practice.tuning.search import RandomSearch
+    from keras_practice.core.errors import InputError
+    from keras_practice.tuning.reports.figures import search_figure, staged_figure
+    from keras_practice.tuning.search.folds import cross_validation
+    from keras_practice.tuning.search.pruning import MedianPruning
+    from keras_practice.tuning.search.random_search import RandomSearch
     from keras_practice.tuning.settings import Settings
-    from keras_practice.tuning.spaces import Choice, Fixed, Range, Space, space
-    from keras_practice.tuning.study import InputError, tune
-    from keras_practice.tuning.sweep import SweepResult, learning_rate_sweep
+    from keras_practice.tuning.space.presets import Choice, Fixed, Range, Space, space
+    from keras_practice.tuning.staged import Staged, Step, staged
+    from keras_practice.tuning.study import tune
+    from keras_practice.tuning.sweeps.batch_size import batch_size_sweep
+    from keras_practice.tuning.sweeps.batch_size_results import BatchSizeResult
+    from keras_practice.tuning.sweeps.learning_rate import SweepResult, learning_rate_sweep
+    from keras_practice.tuning.sweeps.range_test import RangeResult, learning_rate_range
+    from keras_practice.tuning.sweeps.rules import RateSearch, halve_or_double, magnitudes
 
 __all__ = [
     "BatchSizeResult",
@@ -52,30 +53,30 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     {
-        "BatchSizeResult": "batch_size_results",
-        "Choice": "spaces",
-        "Fixed": "spaces",
-        "MedianPruning": "pruning",
-        "Range": "spaces",
-        "Space": "spaces",
-        "Staged": "protocol",
-        "Step": "protocol",
-        "cross_validation": "folds",
-        "search_figure": "figures",
-        "space": "spaces",
-        "staged": "protocol",
-        "staged_figure": "figures",
-        "InputError": "study",
-        "RandomSearch": "search",
-        "RangeResult": "rate_range",
-        "RateSearch": "rate_rules",
+        "BatchSizeResult": "sweeps.batch_size_results",
+        "Choice": "space.presets",
+        "Fixed": "space.presets",
+        "MedianPruning": "search.pruning",
+        "Range": "space.presets",
+        "Space": "space.presets",
+        "Staged": "staged",
+        "Step": "staged",
+        "cross_validation": "search.folds",
+        "search_figure": "reports.figures",
+        "space": "space.presets",
+        "staged": "staged",
+        "staged_figure": "reports.figures",
+        "InputError": "keras_practice.core.errors",
+        "RandomSearch": "search.random_search",
+        "RangeResult": "sweeps.range_test",
+        "RateSearch": "sweeps.rules",
         "Settings": "settings",
-        "SweepResult": "sweep",
-        "batch_size_sweep": "batch_sizes",
-        "halve_or_double": "rate_rules",
-        "learning_rate_range": "rate_range",
-        "learning_rate_sweep": "sweep",
-        "magnitudes": "rate_rules",
+        "SweepResult": "sweeps.learning_rate",
+        "batch_size_sweep": "sweeps.batch_size",
+        "halve_or_double": "sweeps.rules",
+        "learning_rate_range": "sweeps.range_test",
+        "learning_rate_sweep": "sweeps.learning_rate",
+        "magnitudes": "sweeps.rules",
         "tune": "study",
     },
 )

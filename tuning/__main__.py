@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from keras_practice.data.command import Parser, device_option, quiet_start, refuse
+from keras_practice.core.command import Parser, device_option, quiet_start, refuse
 from keras_practice.tuning.settings import SEARCHES, SPACES, Settings
 
 _DEFAULTS = Settings()
@@ -195,9 +195,9 @@ def _joining(options: dict[str, Any]) -> Callable[[], int]:
         refuse(f"wait must be a number of seconds, 0 or more. Got {options['wait']:g}.")
 
     def run() -> int:
-        from keras_practice.tuning.joining import join
-        from keras_practice.tuning.study import InputError
-        from keras_practice.tuning.wire import address_of
+        from keras_practice.core.errors import InputError
+        from keras_practice.tuning.engines.chief_worker.messages import address_of
+        from keras_practice.tuning.engines.chief_worker.worker import join
 
         try:
             address = address_of(options["join"])
@@ -223,8 +223,8 @@ def _quietly(run: Callable[[], int], farewell: str, device: str) -> int:
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         with quiet_start():
-            from keras_practice.recipes.device import place
-            from keras_practice.tuning.study import InputError
+            from keras_practice.core.errors import InputError
+            from keras_practice.training.devices import place
 
         place(device)
         return run()

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
 import shutil
 import warnings
 from contextlib import ExitStack
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
 import tensorflow as tf
 
-from keras_practice import data, recipes
-from keras_practice.callbacks import direction, scores
+from keras_practice import data
+from keras_practice.callbacks import scores
 from keras_practice.callbacks.environment import environment
-from keras_practice.callbacks.scores import CLASS_SCORES, REGRESSION_SCORES
-from keras_practice.data.files import replacing
-from keras_practice.tuning import hparams
-from keras_practice.tuning.axes import axes_of
-from keras_practice.tuning.display import Display
-from keras_practice.tuning.figures import search_figure
-from keras_practice.tuning.importance import edges
-from keras_practice.tuning.lock import locked
-from keras_practice.tuning.parsing import parse
-from keras_practice.tuning.processes import ServingError
-from keras_practice.tuning.ray_engine import OnRay, on_ray, search_on_ray
-from keras_practice.tuning.report import Report, write_report
-from keras_practice.tuning.results import TrialRow, write_csv
-from keras_practice.tuning.serving import Serving, serve, serving
+from keras_practice.core.errors import InputError
+from keras_practice.core.files import replacing
+from keras_practice.training.tracing import quiet_tracing
+from keras_practice.tuning.engines.chief_worker.processes import ServingError
+from keras_practice.tuning.engines.chief_worker.server import Serving, serve, serving
+from keras_practice.tuning.engines.ray import OnRay, on_ray, search_on_ray
+from keras_practice.tuning.output_folder import locked
+from keras_practice.tuning.records import TrialRow, write_csv
+from keras_practice.tuning.reports.display import Display
+from keras_practice.tuning.reports.figures import search_figure
+from keras_practice.tuning.reports.importance import edges
+from keras_practice.tuning.reports.page import Report, write_report
+from keras_practice.tuning.search import hparams
+from keras_practice.tuning.search.preparation import fingerprint, named, prepared
+from keras_practice.tuning.search.recipe_search import RecipeModel, RecipeSearch
 from keras_practice.tuning.settings import Settings
-from keras_practice.tuning.spaces import Draw, Fixed, Range, Space, dataset_for
-from keras_practice.tuning.spaces import space as space_for
-from keras_practice.tuning.tracing import quiet_tracing
-from keras_practice.tuning.trials import RecipeModel, RecipeSearch
+from keras_practice.tuning.space.dimensions import axes_of
+from keras_practice.tuning.space.presets import Draw, Fixed, Space
 
 _OURS = (
     "settings.json",
@@ -53,10 +49,6 @@ _OURS = (
 
 # Found here once, while the start is quiet: TensorFlow reports on drivers when it first looks.
 tf.config.list_physical_devices()
-
-
-class InputError(Exception):
-    """Something that the user can mend, said in one sentence."""
 
 
 def tune(
@@ -148,57 +140,6 @@ def _shared(
     return serving(1 if workers is None else workers, chief)
 
 
-def prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeModel, Space | Draw]:
-    """The recipe on its data, tried out, and the space that it is searched over."""
-    recipes.get(settings.recipe)
-    dataset = data.load(settings.data, seed=settings.seed, path=settings.data_path)
-    dataset = dataset_for(settings.recipe, dataset)
-    objective = _objective(settings, dataset.task)
-    drawn = _space(settings, dataset) if space is None else space
-    if settings.search == "grid":
-        if not isinstance(drawn, Space):
-            raise ValueError(f"A grid must be of a described space. Got the function {_named(drawn)}.")
-        drawn = drawn.grid(settings.trials)
-    model = RecipeModel(dataset, settings, objective, drawn.draw if isinstance(drawn, Space) else drawn)
-    defaults = model.values(keras_tuner.HyperParameters())
-    model.build_from(defaults)
-    asked = parse(settings.set, settings.recipe) if space is None else {}
-    for name, parameter in asked.items():
-        for end in parameter.ends:
-            if name == "batch_size" and end < 1:
-                raise ValueError(f"batch_size must be a positive integer. Got {end}.")
-            model.build_from({**defaults, name: end})
-    return model, drawn
-
-
-def _objective(settings: Settings, task: data.Task) -> keras_tuner.Objective:
-    """The score that chooses the best trial, with its direction."""
-    name = settings.objective or ("val_f1" if task.is_classification else "val_loss")
-    bare = name.removeprefix("val_")
-    # A share of samples that the model is sure of.
-    known = keras_tuner.Objective(name, "max" if bare == "coverage" else direction(name))
-    trained = ["loss", *(metric.name for metric in recipes.metrics_for(task))]
-    scored = CLASS_SCORES if task.is_classification else REGRESSION_SCORES
-    names = list(dict.fromkeys([*(f"val_{score}" for score in (*trained, *scored)), *trained]))
-    if name not in names:
-        raise ValueError(f"objective must be among {', '.join(names)} for {task}. Got {name}.")
-    return known
-
-
-def _space(settings: Settings, dataset: data.Dataset) -> Space:
-    """The space that the settings ask for."""
-    asked = parse(settings.set, settings.recipe)
-    low, high = settings.learning_rate
-    if "learning_rate" in asked and settings.learning_rate != Settings().learning_rate:
-        raise ValueError(
-            f"learning_rate must be set once. Got {low:g} to {high:g} beside {asked['learning_rate']}."
-        )
-    if settings.space == "none":
-        return Space({"learning_rate": Range(low, high, log=True)}).replace(asked)
-    wide = settings.space == "wide"
-    return space_for(settings.recipe, dataset, wide=wide, learning_rate=(low, high)).replace(asked)
-
-
 def _search(model: RecipeModel, drawn: Space | Draw, out: Path, shared: Serving | OnRay | None) -> bool:
     settings, dataset, objective = model.settings, model.dataset, model.objective
     total = settings.trials
@@ -249,7 +190,7 @@ def _search(model: RecipeModel, drawn: Space | Draw, out: Path, shared: Serving 
 
 
 def _described(drawn: Space | Draw) -> str:
-    return str(drawn) if isinstance(drawn, Space) else f"the space {_named(drawn)}"
+    return str(drawn) if isinstance(drawn, Space) else f"the space {named(drawn)}"
 
 
 class _UnreadableError(Exception):
@@ -269,7 +210,7 @@ def _open_folder(out: Path, settings: Settings, space: Space | Draw | None, over
     recorded = out / "settings.json"
     wanted = settings.as_json() | {"data_sha256": fingerprint(settings)}
     if space is not None:
-        wanted["own_space"] = str(space) if isinstance(space, Space) else _named(space)
+        wanted["own_space"] = str(space) if isinstance(space, Space) else named(space)
     if overwrite and recorded.exists():
         for name in _OURS:
             old = out / name
@@ -300,21 +241,6 @@ def _open_folder(out: Path, settings: Settings, space: Space | Draw | None, over
         )
     with replacing(recorded) as beside:
         beside.write_text(json.dumps(wanted, indent=2) + "\n")
-
-
-def fingerprint(settings: Settings) -> str | None:
-    """What a user's file holds, so that a run is not resumed on other data."""
-    path = settings.data if settings.data.endswith(".npz") else settings.data_path
-    return None if path is None else sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _named(function: Any) -> str:
-    """A function's name, and a mark of its text where Python knows it."""
-    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
-    try:
-        return f"{name} {sha256(inspect.getsource(function).encode()).hexdigest()[:12]}"
-    except (OSError, TypeError):
-        return name
 
 
 def _keep_best(

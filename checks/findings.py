@@ -1,0 +1,166 @@
+"""What a check found, in words and figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keras_practice.rendering.pages import page
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[str, ...] = get_args(Severity)
+
+_WIDTH = 110  # characters
+
+
+class CheckFailedError(Exception):
+    """Raised by `Report.raise_if_failed`; its message is the report."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault, and what to do about it.
+
+    Attributes:
+        check: Name of the check that found it, such as `"initial-loss"`.
+        severity: `"error"` (will not learn what it should), `"warning"` or `"info"`.
+        where: Layer, column or argument.
+        evidence: The figure seen and the figure expected.
+        cause: What most likely causes it.
+        fix: One thing to do.
+        source: Advice number and paper.
+    """
+
+    check: str
+    severity: Severity
+    where: str
+    evidence: str
+    cause: str
+    fix: str
+    source: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.severity.upper()} {self.check} ({self.where}): {self.evidence} "
+            f"Likely cause: {self.cause} Try: {self.fix} [{self.source}]"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings of one or more checks, most likely root cause first.
+
+    Attributes:
+        findings: What is wrong; empty if nothing is.
+        figures: What was measured, by name.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no error among the findings."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def raise_if_failed(self) -> None:
+        """Raises `CheckFailedError` with the report as its message, unless it passed."""
+        if not self.passed:
+            raise CheckFailedError(str(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain lists, dictionaries, strings and numbers, as JSON takes them."""
+        return {
+            "passed": self.passed,
+            "findings": [asdict(finding) for finding in self.findings],
+            "figures": {name: float(value) for name, value in self.figures.items()},
+        }
+
+    def html(self, title: str = "Checks") -> str:
+        """The report as one page that loads nothing from anywhere.
+
+        Args:
+            title: Its heading. Defaults to `"Checks"`.
+        """
+        return page(title, f"<h1>{escape(title)}</h1>{self._state()}{self._cards()}{self._measured()}")
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+        if not self.findings:
+            return f"passed: {figures}" if figures else "passed"
+        text = io.StringIO()
+        console = Console(file=text, width=_WIDTH, color_system=None, force_jupyter=False)
+        console.print(f"{_sentence_case(self._counts())}, most likely root cause first:")
+        console.print(self._table())
+        if figures:
+            console.print(Text(f"measured: {figures}"))
+        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+
+    def _counts(self) -> str:
+        counts = [(sum(f.severity == s for f in self.findings), s) for s in SEVERITIES]
+        words = {"error": "error", "warning": "warning", "info": "remark"}
+        return ", ".join(f"{n} {words[s]}{'s' if n > 1 else ''}" for n, s in counts if n) or "nothing found"
+
+    def _table(self) -> Table:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("check", no_wrap=True)
+        table.add_column("where", max_width=20, overflow="fold")
+        table.add_column("what was seen, why, and what to try")
+        for number, finding in enumerate(self.findings, 1):
+            words = (
+                finding.evidence,
+                f"Likely cause: {finding.cause}",
+                f"Try: {finding.fix} [{finding.source}]",
+            )
+            said = "\n".join(map(_sentence_case, words)) + ("\n" if number < len(self.findings) else "")
+            check = f"{number} {finding.severity.upper()}\n  {finding.check}"
+            table.add_row(Text(check), Text(finding.where), Text(said))
+        return table
+
+    def _state(self) -> str:
+        kind, word = ("finished", "passed") if self.passed else ("failed", "not passed")
+        return (
+            f'<p class="state"><span class="pill {kind}">{word}</span> {escape(self._counts())}'
+            f"{', most likely root cause first' if len(self.findings) > 1 else ''}</p>"
+        )
+
+    def _cards(self) -> str:
+        cards = "".join(
+            f'<div class="card finding {finding.severity}"><h3>{escape(finding.check)} '
+            f'<span class="soft">{finding.severity}, {escape(finding.where)}</span></h3>'
+            f"<p>{escape(_sentence_case(finding.evidence))}</p>"
+            f"<p><strong>Likely cause:</strong> {escape(finding.cause)}</p>"
+            f"<p><strong>Try:</strong> {escape(finding.fix)}</p>"
+            f'<p class="soft">{escape(finding.source)}</p></div>'
+            for finding in self.findings
+        )
+        return f'<section><h2>Findings</h2><div class="stack">{cards}</div></section>' if cards else ""
+
+    def _measured(self) -> str:
+        rows = "".join(
+            f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{value:.4g}</td></tr>'
+            for name, value in self.figures.items()
+        )
+        return (
+            f'<section><h2>Measured</h2><div class="card"><table class="facts">{rows}</table></div></section>'
+            if rows
+            else ""
+        )
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors, then warnings, then remarks; each kind in the order given."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _sentence_case(words: str) -> str:
+    return words[:1].upper() + words[1:]

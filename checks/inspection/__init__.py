@@ -1,0 +1,1 @@
+"""What is looked at: the model, its samples, its outputs and its gradients."""

@@ -1,0 +1,109 @@
+"""What a preflight looks at: a model, the data and the arguments that `fit` would take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_practice.checks.findings import Finding
+from keras_practice.checks.inspection.forward_pass import Anatomy, Head, anatomy_of, heads_of
+from keras_practice.checks.inspection.samples import Rows, rows_of
+from keras_practice.data import Task
+
+Check = Callable[["Subject"], Iterable[Finding]]
+
+_TRIED = 32
+_CLASSIFIES = ("crossentropy", "hinge", "focal", "dice", "tversky")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything that a check may look at; nothing in it may be changed.
+
+    Attributes:
+        model: The compiled model; its variables are lent while the checks run.
+        train: What `fit` would train on, in its order, before any shuffling.
+        val: Validation data, or `None`. With `validation_split`, the last rows of
+            `train` serve for that, and `val` is `None`.
+        batch_size: Samples a batch.
+        shuffle: Whether `fit` would reorder the samples in each epoch. For data
+            sets, which come in an order of their own, `True` where it cannot be known.
+        validation_split: Share of the last rows that `fit` would hold out.
+        task: What is predicted by the first output: stated by the user or read
+            from labels and loss; `None` where these do not say.
+        anatomy: What a forward pass of the first samples showed.
+        heads: The outputs, with their labels and losses.
+        seed: Fixes every choice at random.
+    """
+
+    model: keras.Model
+    train: Rows
+    val: Rows | None
+    batch_size: int
+    shuffle: bool
+    validation_split: float
+    task: Task | None
+    anatomy: Anatomy
+    heads: tuple[Head, ...]
+    seed: int
+
+
+def subject_of(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    *,
+    validation_data: Any = None,
+    validation_split: float = 0.0,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    task: Task | None = None,
+    seed: int = 0,
+) -> Subject:
+    """Reads the data and runs the model once; its variables must be lent before."""
+    train = rows_of(x, y)
+    val = None
+    if isinstance(validation_data, (tuple, list)):  # `fit` takes (x, y) or (x, y, weights).
+        val = rows_of(*validation_data[:3])
+    elif validation_data is not None:
+        val = rows_of(validation_data, None)
+    anatomy = anatomy_of(model, train.spread(_TRIED, seed).x)
+    heads = heads_of(model, anatomy, train.y)
+    task = task or task_of(heads[0])
+    # `fit` takes a data set in its own order.
+    shuffle = shuffle if train.shuffled is None else train.shuffled
+    batch_size = batch_size if train.batch is None else train.batch
+    return Subject(model, train, val, batch_size, shuffle, validation_split, task, anatomy, heads, seed)
+
+
+def task_of(head: Head) -> Task | None:
+    """The task that labels and loss state together; `None` where they do not."""
+    y = head.labels
+    if y.dtype.kind not in "biuf" or not np.all(np.isfinite(y)):
+        return None
+    classifies = any(word in loss_name(head.loss) for word in _CLASSIFIES)
+    if not classifies and len(np.unique(y[:1_000])) > 2:
+        return Task.regression(1 if y.ndim < 2 else y.shape[-1])
+    if y.dtype.kind == "f" and np.array_equal(y, np.round(y)):
+        y = y.astype(np.int64)
+    try:
+        return Task.infer(y)
+    except ValueError:
+        return None
+
+
+def loss_name(loss: Any) -> str:
+    """A loss's name in lower case with underscores, as in `"binary_crossentropy"`; `""` for none."""
+    if loss is None:
+        return ""
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return str(loss).lower()
+    function = getattr(loss, "fn", loss)
+    return str(getattr(function, "__name__", "") or type(function).__name__).lower()

@@ -1,0 +1,195 @@
+"""How a model is put together: its layers as they are called, its outputs and their losses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_practice.core.steps import hooked, inner_layers
+from keras_practice.core.types import Array
+
+# The operations that TensorFlow runs for an activation, by its name in Keras.
+_ACTIVATION_OF = {
+    "Elu": "elu",
+    "Exp": "exponential",
+    "LeakyRelu": "leaky_relu",
+    "LogSoftmax": "log_softmax",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Selu": "selu",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_PASSES_ON = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StopGradient", "Snapshot")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One layer at work in the forward pass, in inference.
+
+    Attributes:
+        layer: The layer; a layer that is called twice has two calls.
+        inputs, outputs: What went in and what came out, `(samples, ...)` each.
+        activation: Name of the activation function that the layer ends in, as in
+            `"relu"`; `None` for none or `"linear"`.
+    """
+
+    layer: keras.layers.Layer
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    activation: str | None
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return str(self.layer.name)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of a model, with what it is compared to.
+
+    Attributes:
+        name: Name of the output layer, or `"output"`.
+        outputs: What the model puts out for the samples that were tried, `(samples, ...)`.
+        labels: The labels of all samples that were read, `(samples, ...)`.
+        loss: The compiled loss: a name, function or `keras.losses.Loss`; `None` for none.
+        activations: The activations that the output went through last, from the end
+            backwards, with nothing that has weights in between: `("softmax",)`, `()` for
+            linear, `("softmax", "softmax")` for one too many.
+    """
+
+    name: str
+    outputs: Array
+    labels: Array
+    loss: Any
+    activations: tuple[str, ...]
+
+    @property
+    def units(self) -> int:
+        """Number of output units."""
+        return int(self.outputs.shape[-1]) if self.outputs.ndim > 1 else 1
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What one forward pass of a few samples showed of a model.
+
+    Attributes:
+        calls: Its leaf layers in the order in which they are called.
+        operations: The type of each TensorFlow operation in the forward pass, in order,
+            those inside functions that it calls included.
+    """
+
+    calls: tuple[Call, ...]
+    operations: tuple[str, ...]
+    activations: tuple[tuple[str, ...], ...]
+    outputs: Any
+
+
+def anatomy_of(model: keras.Model, x: Any) -> Anatomy:
+    """Runs the model once on a few samples, in inference; its variables must be lent before."""
+    calls: list[Call] = []
+
+    def watch(layer: keras.layers.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        if all(not isinstance(part, tf.Tensor) or tf.executing_eagerly() for part in (result,)):
+            calls.append(
+                Call(layer, _eager(args, kwargs.get("inputs")), _eager(result), activation_name(layer))
+            )
+        return result
+
+    with ExitStack() as stack:
+        for layer in inner_layers(model):
+            stack.enter_context(hooked(layer, "call", functools.partial(watch, layer)))
+        outputs = model(x, training=False)
+    traced = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
+    # A trace runs nothing, and so changes nothing.
+    graph = traced.get_concrete_function(x).graph
+    ends = tf.nest.flatten(graph.structured_outputs)
+    return Anatomy(
+        tuple(calls),
+        tuple(_operations(graph)),
+        tuple(_last_activations(end) for end in ends if tf.is_tensor(end)),
+        keras.tree.map_structure(np.asarray, outputs),
+    )
+
+
+def heads_of(model: keras.Model, anatomy: Anatomy, labels: Any) -> tuple[Head, ...]:
+    """The model's outputs, each with its labels and its loss.
+
+    Raises:
+        ValueError: If there are not as many labels as outputs.
+    """
+    names = list(getattr(model, "output_names", None) or ())
+    outputs = keras.tree.flatten(anatomy.outputs)
+    if isinstance(anatomy.outputs, dict):
+        names = [str(name) for name in sorted(anatomy.outputs)]
+    if len(names) != len(outputs):
+        names = [f"output {i}" for i in range(len(outputs))] if len(outputs) > 1 else ["output"]
+    ys = [labels[name] for name in names] if isinstance(labels, dict) else keras.tree.flatten(labels)
+    if len(ys) != len(outputs):
+        raise ValueError(f"There must be labels for each of the {len(outputs)} outputs. Got {len(ys)}.")
+    losses = model.loss
+    if isinstance(losses, dict):
+        losses = [losses.get(name) for name in names]
+    elif not isinstance(losses, (list, tuple)):
+        losses = [losses] * len(outputs)
+    return tuple(
+        Head(name, np.asarray(output), np.asarray(y), loss, last)
+        for name, output, y, loss, last in zip(names, outputs, ys, losses, anatomy.activations, strict=True)
+    )
+
+
+def activation_name(layer: keras.layers.Layer) -> str | None:
+    """Name of the activation function that a layer ends in; `None` for none, or for the identity."""
+    for kind, name in (
+        (keras.layers.LeakyReLU, "leaky_relu"),
+        (keras.layers.PReLU, "prelu"),
+        (keras.layers.ReLU, "relu"),
+        (keras.layers.ELU, "elu"),
+        (keras.layers.Softmax, "softmax"),
+    ):
+        if isinstance(layer, kind):
+            return name
+    function = getattr(layer, "activation", None)
+    if function is None:
+        return None
+    name = str(getattr(function, "__name__", type(function).__name__)).lower()
+    return None if name == "linear" else name
+
+
+def _eager(*nests: Any) -> tuple[Array, ...]:
+    return tuple(
+        np.asarray(part)
+        for part in keras.tree.flatten(nests)
+        if isinstance(part, tf.Tensor) and hasattr(part, "numpy")
+    )
+
+
+def _operations(graph: Any) -> Iterator[str]:
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
+    for node in nodes:
+        yield str(node.op)
+
+
+def _last_activations(tensor: tf.Tensor) -> tuple[str, ...]:
+    found: list[str] = []
+    while True:
+        operation = tensor.op
+        if operation.type in _ACTIVATION_OF:
+            found.append(_ACTIVATION_OF[operation.type])
+        elif operation.type not in _PASSES_ON:
+            return tuple(found)
+        tensor = operation.inputs[0]

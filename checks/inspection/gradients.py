@@ -1,0 +1,98 @@
+"""What the loss of a few samples pulls at: one gradient by the weights and the inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.layers import TRIED, once
+from keras_practice.checks.inspection.samples import Rows
+from keras_practice.core.steps import flat_gradient
+from keras_practice.core.types import Array
+from keras_practice.core.variables import borrowed
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """What the loss of a few samples pulls at.
+
+    Attributes:
+        loss: The loss without the penalties on weights.
+        activity_penalty: The part of it that layers add for their activities.
+        gradients: That of each trainable array by its id, without the penalties; `None`
+            for an array that the loss cannot reach.
+        inputs: The same for each input array of floats, by name, `(samples, ...)`.
+    """
+
+    loss: float
+    activity_penalty: float
+    gradients: dict[int, Array | None]
+    inputs: dict[str, Array | None]
+
+    @property
+    def data_loss(self) -> float:
+        """What right outputs could save."""
+        return self.loss - self.activity_penalty
+
+
+def pull_of(subject: Subject) -> _Pull | None:
+    """The gradient in training mode; `None` for a model that trains in a way of its own."""
+    return once(subject, _measure_pull)
+
+
+def _measure_pull(subject: Subject) -> _Pull | None:
+    return gradients_of(subject, training=True)
+
+
+def gradients_of(subject: Subject, *, training: bool) -> _Pull | None:
+    """The gradient of one small batch; `None` where the model trains in its own way or the loss fails."""
+    model = subject.model
+    if not model.trainable_variables or trains_itself(model):
+        return None
+    rows = subject.train.spread(TRIED, subject.seed)
+    x, y = (keras.tree.map_structure(tf.convert_to_tensor, nest) for nest in (rows.x, rows.y))
+    metrics = [(variable, np.array(variable.numpy())) for variable in model.metrics_variables]
+    weights = model.trainable_variables
+    inputs = {name: a for name, a in Rows(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
+    try:
+        with borrowed(model, rows.x), tf.GradientTape() as tape:
+            tape.watch(list(inputs.values()))
+            outputs = model(x, training=training)
+            whole = model.compute_loss(x=x, y=y, y_pred=outputs, training=training)
+            penalties = sum(_penalties(weights), start=tf.zeros((), whole.dtype))
+            activity = sum(model.losses, start=tf.zeros((), whole.dtype)) - penalties
+            loss = whole - penalties
+            sources = [*(weight.value for weight in weights), *inputs.values()]
+            gradients = tape.gradient(loss, sources)
+    except Exception:  # The user's own loss may fail in any way; other checks say so.
+        return None
+    finally:
+        for variable, value in metrics:
+            variable.assign(value)
+    found = {
+        id(weight): None if gradient is None else np.asarray(flat_gradient(gradient, math.prod(weight.shape)))
+        for weight, gradient in zip(weights, gradients[: len(weights)], strict=True)
+    }
+    by_name = {
+        name: None if gradient is None else np.asarray(tf.convert_to_tensor(gradient))
+        for name, gradient in zip(inputs, gradients[len(weights) :], strict=True)
+    }
+    return _Pull(float(loss), float(activity), found, by_name)
+
+
+def _penalties(weights: Iterable[Any]) -> Iterator[Any]:
+    for weight in weights:
+        if getattr(weight, "regularizer", None) is not None:
+            yield weight.regularizer(weight)
+
+
+def trains_itself(model: keras.Model) -> bool:
+    """Whether a model brings a training step of its own."""
+    return type(model).train_step is not keras.Model.train_step

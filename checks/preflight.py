@@ -1,0 +1,190 @@
+"""The checks that a person runs before every training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import keras
+
+from keras_practice.checks.findings import SEVERITIES, Finding, Report
+from keras_practice.checks.inspection.context import Check, subject_of
+from keras_practice.checks.inspection.samples import rows_of
+from keras_practice.checks.rules import data as data_checks
+from keras_practice.checks.rules import model as model_checks
+from keras_practice.checks.rules import optimizer as optimizer_checks
+from keras_practice.checks.rules import output as output_checks
+from keras_practice.checks.trials.examination import behaviour
+from keras_practice.core.variables import borrowed
+from keras_practice.data import Task
+
+# From causes to symptoms: what stands further up explains what stands below it.
+CHECKS: tuple[str, ...] = (
+    "non-finite-data",
+    "sample-weight",
+    "label-range",
+    "label-encoding",
+    "label-scale",
+    "label-task",
+    "output-units",
+    "output-loss",
+    "output-range",
+    "double-activation",
+    "disconnected",
+    "ignores-input",
+    "frozen",
+    "initial-weights",
+    "no-nonlinearity",
+    "batch-norm-batch",
+    "dropout-rate",
+    "over-regularized",
+    "saturating-activation",
+    "capacity",
+    "input-scale",
+    "target-scale",
+    "batch-leak",
+    "optimizer-config",
+    "learning-rate-high",
+    "learning-rate-low",
+    "ordered-data",
+    "uninformative-input",
+    "leakage",
+    "class-imbalance",
+    "constant-feature",
+    "loss-reduction",
+    "no-clipping",
+    "metric-task",
+    "raises",
+    "dead-units",
+    "train-eval-gap",
+    "exploding-gradient",
+    "vanishing-gradient",
+    "initial-loss",
+    "loss-diverges",
+    "loss-stuck",
+    "tiny-overfit",
+)
+_WITHOUT_RUNNING: tuple[Check, ...] = (
+    *data_checks.CHECKS,
+    *output_checks.CHECKS,
+    *model_checks.CHECKS,
+    *optimizer_checks.CHECKS,
+)
+
+
+def preflight(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    validation_data: Any = None,
+    validation_split: float = 0.0,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    task: Task | None = None,
+    budget_s: float = 20.0,
+    run: bool = True,
+    seed: int = 0,
+) -> Report:
+    """Looks for what would keep a network from learning, before it is trained.
+
+    Looks at the data, at the labels against the output and its loss, at the layers
+    and their first weights, at the optimiser, and then trains a little, each time
+    from the same start. The arguments are those of `fit`.
+
+    Weights, batch-norm statistics, the optimiser's slots, the random state of Python
+    and NumPy and the order in which a data set goes on are the same afterwards, bit
+    for bit. A model that waits for its first batch is built.
+
+    Args:
+        model: A compiled model: sequential, functional or subclassed.
+        x: Inputs, `(samples, ...)`, or several of them in a list or dict; or a
+            `tf.data.Dataset` or `PyDataset` of batches.
+        y: Labels, `(samples,)` or `(samples, outputs)`; left out beside a data set.
+        validation_data: A pair `(x, y)` or a data set. Defaults to `None`.
+        validation_split: Share of the last rows that `fit` would hold out, in
+            `[0, 1)`. Defaults to `0.0`.
+        batch_size: Samples a batch. Defaults to `32`.
+        shuffle: Whether `fit` would shuffle. Defaults to `True`.
+        task: What is predicted. Defaults to `None`, read from labels and loss.
+        budget_s: Seconds that the trainings may take; those that find no time are
+            left out. Defaults to `20.0`.
+        run: Whether to train at all; structure and data alone are looked at in a
+            fraction of a second. Defaults to `True`.
+        seed: Fixes the samples chosen. Defaults to `0`.
+
+    Returns:
+        A report, most likely root cause first, errors before warnings.
+
+    Raises:
+        ValueError: If the model is not compiled, an argument is outside its range, or
+            x and y do not have the same number of samples.
+
+    Source:
+        A3, A38, A46, A47, A48, A53; Karpathy 2019, "A recipe for training neural
+        networks".
+    """
+    started = time.monotonic()
+    if not model.compiled:
+        raise ValueError("The model must be compiled, since its loss is checked. Got an uncompiled model.")
+    if not 0 <= validation_split < 1:
+        raise ValueError(f"validation_split must be in [0, 1). Got {validation_split!r}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer. Got {batch_size!r}.")
+    if not budget_s > 0:
+        raise ValueError(f"budget_s must be a positive number of seconds. Got {budget_s!r}.")
+    train = rows_of(x, y)
+    with borrowed(model, train.take(slice(0, 1)).x):
+        subject = subject_of(
+            model,
+            train,
+            None,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            task=task,
+            seed=seed,
+        )
+        findings = [finding for check in _WITHOUT_RUNNING for finding in check(subject)]
+        if run and not any(finding.check == "non-finite-data" for finding in findings):
+            findings += behaviour(subject, started + budget_s, findings)
+    figures = {"samples": float(len(train)), "seconds": time.monotonic() - started}
+    return Report(in_order(findings), MappingProxyType(figures))
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first, and among them causes before their symptoms; of one fault the gravest finding.
+
+    Of two that are as grave the last stands: what a training has shown, for what was only
+    to be expected. The same fault in more than two layers is one finding.
+    """
+
+    def rank(finding: Finding) -> tuple[int, int]:
+        depth = CHECKS.index(finding.check) if finding.check in CHECKS else len(CHECKS)
+        return SEVERITIES.index(finding.severity), depth
+
+    gravest: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        place = finding.check, finding.where
+        if place not in gravest or rank(finding) <= rank(gravest[place]):
+            gravest[place] = finding
+    return tuple(sorted(_joined(gravest.values()), key=rank))
+
+
+def _joined(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding in place of more than two that differ in their layer alone."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.check, finding.severity, finding.cause), []).append(finding)
+    for group in groups.values():
+        if len(group) <= 2:
+            yield from group
+            continue
+        where = f"{', '.join(finding.where for finding in group[:3])}" + (
+            f" and {len(group) - 3} more" if len(group) > 3 else ""
+        )
+        yield replace(group[0], where=where, evidence=f"In {group[0].where}: {group[0].evidence}")

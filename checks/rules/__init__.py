@@ -1,0 +1,1 @@
+"""What is judged without a training, one kind of cause a file."""

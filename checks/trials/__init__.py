@@ -1,0 +1,1 @@
+"""What a short training shows, and what follows from it."""

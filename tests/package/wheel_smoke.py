@@ -1,0 +1,26 @@
+"""What a user of the installed wheel does first; run from a folder that is not the repository."""
+
+import os
+
+import keras
+
+from keras_practice import callbacks, checks, data, recipes, tuning
+
+keras.utils.set_random_seed(0)
+iris = data.load("iris")
+model = recipes.compile_for(recipes.mlp(iris.input_shape, iris.task), iris.task)
+checks.preflight(model, iris.train.x, iris.train.y).raise_if_failed()
+model.fit(
+    iris.train.batches(16),
+    validation_data=iris.val.batches(16),
+    epochs=2,
+    shuffle=False,
+    verbose=0,
+    callbacks=callbacks.standard(iris.val, "run"),
+)
+assert os.path.getsize("run/report.html") > 10_000
+model.save("iris.keras")
+assert keras.models.load_model("iris.keras").predict(iris.test.x, verbose=0).shape == (30, 3)
+assert tuning.RandomSearch.__module__ == "keras_practice.tuning.search.random_search"
+assert "site-packages" in (tuning.__file__ or ""), tuning.__file__
+print("library: ok")

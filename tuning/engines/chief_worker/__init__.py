@@ -1,0 +1,1 @@
+"""A chief that hands trials out, and workers that run them."""

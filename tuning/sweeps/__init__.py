@@ -1,0 +1,1 @@
+"""Studies of one number: the learning rate, and the batch size."""
