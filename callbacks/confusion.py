@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 
-_MOST_NUMBERS = 20
+_MAX_NUMBERS = 20
 
 
 def confusion_figure(counts: Array, task: Task) -> Figure:
@@ -34,7 +34,7 @@ def confusion_figure(counts: Array, task: Task) -> Figure:
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if classes <= _MOST_NUMBERS:
+    if classes <= _MAX_NUMBERS:
         for row, column in np.ndindex(counts.shape):
             if counts[row, column]:
                 colour = "white" if shares[row, column] > 0.55 else "#1b2a41"

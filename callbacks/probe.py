@@ -27,8 +27,8 @@ from keras_practice.core.steps import (
 from keras_practice.core.types import Array
 
 BINS = 30
-_MOST_IN_HISTOGRAM = 4_096
-_FEWEST_FOR_DEAD = 16
+_MAX_IN_HISTOGRAM = 4_096
+_MIN_FOR_DEAD = 16
 # How near to an end of its range an output counts as saturated, as a share of the range.
 _NEAR = 0.025
 _RANGES = {
@@ -354,15 +354,15 @@ def _fault(activation: Activation, output: tf.Tensor) -> tf.Tensor:
         by_unit = tf.reshape(output, (-1, output.shape[-1]))
         silent = tf.cast(tf.reduce_all(by_unit <= 0.0, axis=0), tf.float32)
         # Of a few samples any unit may be silent.
-        return tf.where(tf.shape(by_unit)[0] >= _FEWEST_FOR_DEAD, tf.reduce_mean(silent), missing)
+        return tf.where(tf.shape(by_unit)[0] >= _MIN_FOR_DEAD, tf.reduce_mean(silent), missing)
     return missing
 
 
 def _thin(flat: tf.Tensor) -> tf.Tensor:
     """Evenly chosen values, about as many as a histogram takes."""
     if flat.shape[0] is None:
-        return flat[:: tf.maximum(1, tf.size(flat) // _MOST_IN_HISTOGRAM)]
-    return flat[:: max(1, int(flat.shape[0]) // _MOST_IN_HISTOGRAM)]
+        return flat[:: tf.maximum(1, tf.size(flat) // _MAX_IN_HISTOGRAM)]
+    return flat[:: max(1, int(flat.shape[0]) // _MAX_IN_HISTOGRAM)]
 
 
 def _histograms(values: tf.Tensor, owner: tf.Tensor, count: int) -> tf.Tensor:

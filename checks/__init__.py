@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from keras_practice.checks.after_training.diagnosis import diagnose
     from keras_practice.checks.after_training.learning_curve import LearningCurve, learning_curve
     from keras_practice.checks.after_training.mistakes import Mistakes, worst_mistakes
-    from keras_practice.checks.after_training.simplify import Ladder, Rung, simplify
+    from keras_practice.checks.after_training.simplify import SimplificationResult, Stage, simplify
     from keras_practice.checks.basic import initial_loss, overfit_tiny
     from keras_practice.checks.findings import CheckFailedError, Finding, Report
     from keras_practice.checks.preflight import preflight
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckFailedError",
     "Finding",
-    "Ladder",
     "LearningCurve",
     "Mistakes",
     "Report",
-    "Rung",
+    "SimplificationResult",
+    "Stage",
     "diagnose",
     "initial_loss",
     "learning_curve",
@@ -37,11 +37,11 @@ __getattr__ = attributes(
     {
         "CheckFailedError": "findings",
         "Finding": "findings",
-        "Ladder": "after_training.simplify",
         "LearningCurve": "after_training.learning_curve",
         "Mistakes": "after_training.mistakes",
         "Report": "findings",
-        "Rung": "after_training.simplify",
+        "SimplificationResult": "after_training.simplify",
+        "Stage": "after_training.simplify",
         "diagnose": "after_training.diagnosis",
         "initial_loss": "basic",
         "learning_curve": "after_training.learning_curve",
@@ -49,5 +49,9 @@ __getattr__ = attributes(
         "preflight": "preflight",
         "simplify": "after_training.simplify",
         "worst_mistakes": "after_training.mistakes",
+    },
+    moved={
+        "Ladder": "keras_practice.checks.SimplificationResult",
+        "Rung": "keras_practice.checks.Stage",
     },
 )

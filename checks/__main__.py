@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from keras_practice.checks.preflight import preflight
         from keras_practice.core.files import read_npz, replacing
-        from keras_practice.training.devices import place
+        from keras_practice.training.devices import select_device
 
-    place(options.device)
+    select_device(options.device)
     with quiet_start():
         tf.config.list_logical_devices()  # Where it says more.
     try:

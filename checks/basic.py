@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from keras_practice.checks.findings import Finding, Report
 from keras_practice.core.types import Array
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
-_MOST_SAMPLES = 1024
+_MAX_SAMPLES = 1024
 _LEARNED = {"regression": 0.95}  # R squared; elsewhere every sample must be right.
 
 
@@ -58,9 +58,9 @@ def initial_loss(
     x, y, task = _check_data(x, y, task)
     if tolerance is None:
         tolerance = 3.0 if task.is_classification else 4.0
-    rows = np.random.default_rng(0).permutation(len(x))[:_MOST_SAMPLES]
+    rows = np.random.default_rng(0).permutation(len(x))[:_MAX_SAMPLES]
     x, y = x[rows], y[rows]
-    with borrowed(model, x[:1]):
+    with preserved(model, x[:1]):
         outputs = model(x, training=False)
         loss = _data_loss(model, y, outputs)
         expected = _data_loss(model, y, _chance(model, task, np.asarray(outputs)))
@@ -127,7 +127,7 @@ def overfit_tiny(
     x, y, task = _check_data(x, y, task)
     rows = _tiny_rows(y, task, n, seed)
     x, y = x[rows], y[rows]
-    with borrowed(model, x[:1]):
+    with preserved(model, x[:1]):
         fit, taken, loss = _train_by_heart(model, x, y, task, steps)
     learned = "r2" if task.kind == "regression" else "accuracy"
     figures = MappingProxyType({learned: fit, "steps": float(taken), "loss": loss})

@@ -11,14 +11,14 @@ from typing import Any
 import keras
 
 from keras_practice.checks.findings import SEVERITIES, Finding, Report
-from keras_practice.checks.inspection.context import Check, subject_of
-from keras_practice.checks.inspection.samples import rows_of
+from keras_practice.checks.inspection.context import Check, context_of
+from keras_practice.checks.inspection.samples import samples_of
 from keras_practice.checks.rules import data as data_checks
 from keras_practice.checks.rules import model as model_checks
 from keras_practice.checks.rules import optimizer as optimizer_checks
 from keras_practice.checks.rules import output as output_checks
 from keras_practice.checks.trials.examination import behaviour
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
 # From causes to symptoms: what stands further up explains what stands below it.
@@ -136,9 +136,9 @@ def preflight(
         raise ValueError(f"batch_size must be a positive integer. Got {batch_size!r}.")
     if not budget_s > 0:
         raise ValueError(f"budget_s must be a positive number of seconds. Got {budget_s!r}.")
-    train = rows_of(x, y)
-    with borrowed(model, train.take(slice(0, 1)).x):
-        subject = subject_of(
+    train = samples_of(x, y)
+    with preserved(model, train.take(slice(0, 1)).x):
+        context = context_of(
             model,
             train,
             None,
@@ -149,9 +149,9 @@ def preflight(
             task=task,
             seed=seed,
         )
-        findings = [finding for check in _WITHOUT_RUNNING for finding in check(subject)]
+        findings = [finding for check in _WITHOUT_RUNNING for finding in check(context)]
         if run and not any(finding.check == "non-finite-data" for finding in findings):
-            findings += behaviour(subject, started + budget_s, findings)
+            findings += behaviour(context, started + budget_s, findings)
     figures = {"samples": float(len(train)), "seconds": time.monotonic() - started}
     return Report(in_order(findings), MappingProxyType(figures))
 

@@ -23,7 +23,7 @@ DEVICES = ("auto", "gpu", "cpu")
 
 
 def device_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device`, which `training.devices.place` puts into effect."""
+    """Adds `--device`, which `training.devices.select_device` puts into effect."""
     parser.add_argument(
         "--device",
         choices=DEVICES,

@@ -12,7 +12,7 @@ import numpy as np
 
 
 @contextmanager
-def borrowed(model: keras.Model, inputs: Any) -> Iterator[keras.Model]:
+def preserved(model: keras.Model, inputs: Any) -> Iterator[keras.Model]:
     """Lends a model's variables: weights, batch-norm statistics and random seeds are put back.
 
     So is the random state of Python and NumPy, from which Keras draws the seeds of new layers.

@@ -21,9 +21,9 @@ def train(device: str) -> None:
     import keras
 
     from keras_practice import callbacks, data, recipes
-    from keras_practice.training.devices import place
+    from keras_practice.training.devices import select_device
 
-    place(device)
+    select_device(device)
     group = training.workers()
     keras.utils.set_random_seed(0)
     digits = data.load("digits", seed=0)

@@ -33,7 +33,7 @@ _HEALTHY = "#2da44e"
 _INK = {"ink": "#1f2430", "soft": "#5b6472", "grid": "#dfe3e8"}
 
 _WIDTH, _HEIGHT = 3.6, 3.0  # inches; so narrow that 10-point text is 11 pixels high on a phone
-_MOST_IN_LEGEND = 8
+_MAX_IN_LEGEND = 8
 _SVG = "http://www.w3.org/2000/svg"
 _LARGEST = 1e38  # beyond it float32 is infinite, and matplotlib's own sums overflow
 
@@ -330,8 +330,8 @@ def _legend_entries(panel: Panel) -> list[tuple[int, str]]:
         return []  # The title says it.
     references = [name for name in names if panel.lines[name[0]].style == "dashed"]
     curves = [name for name in names if name not in references]
-    if len(curves) <= _MOST_IN_LEGEND or not panel.ordered:
-        return names[:_MOST_IN_LEGEND]
+    if len(curves) <= _MAX_IN_LEGEND or not panel.ordered:
+        return names[:_MAX_IN_LEGEND]
     (first, first_name), (last, last_name) = curves[0], curves[-1]
     ends = [(first, f"{_shorten(first_name, 15)} (first)"), (last, f"{_shorten(last_name, 15)} (last)")]
     return ends + references[:2]

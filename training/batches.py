@@ -14,10 +14,10 @@ import tensorflow as tf
 
 # Larger arrays stay in the host's memory, and batches are sent to the device.
 _LARGEST_ON_DEVICE = 2**28
-_MOST_COLLECTED_BYTES = 2**26
-_MOST_KEPT = 8
+_MAX_COLLECTED_BYTES = 2**26
+_MAX_KEPT = 8
 # Of one call: Ctrl-C is only heard between two.
-MOST_STEPS = 512
+MAX_STEPS = 512
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Epochs:
 def epochs_of_arrays(data: Any, size: int, shuffle: bool) -> Epochs:
     """Epochs as Keras makes them of tensors, which shuffles each of them alike."""
     batches = batches_of(data, size, shuffle)
-    return Epochs(lambda: Epoch([batches], batches.count <= MOST_STEPS), batches.count)
+    return Epochs(lambda: Epoch([batches], batches.count <= MAX_STEPS), batches.count)
 
 
 def epochs_of_dataset(dataset: tf.data.Dataset) -> Epochs | None:
@@ -130,7 +130,7 @@ def epochs_of_dataset(dataset: tf.data.Dataset) -> Epochs | None:
     count = int(dataset.cardinality().numpy())
     if count < 1:
         return None
-    together, untuned = min(MOST_STEPS, _worth_collecting(dataset, count)), _untuned(dataset)
+    together, untuned = min(MAX_STEPS, _worth_collecting(dataset, count)), _untuned(dataset)
 
     def calls() -> Iterator[Batches]:
         iterator = iter(untuned)
@@ -160,7 +160,7 @@ def _worth_collecting(dataset: tf.data.Dataset, count: int) -> int:
             return 1
         rows = spec.shape[0] or 256
         size += rows * spec.shape[1:].num_elements() * spec.dtype.size
-    return max(1, min(count, _MOST_COLLECTED_BYTES // max(size, 1)))
+    return max(1, min(count, _MAX_COLLECTED_BYTES // max(size, 1)))
 
 
 def packed(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -210,7 +210,7 @@ class DeviceArrays:
             with tf.device("CPU:0") if array.nbytes > _LARGEST_ON_DEVICE else tf.device(None):
                 kept = array, mark, _as_floatx(tf.convert_to_tensor(array))
         self._kept[id(array)] = kept
-        while len(self._kept) > _MOST_KEPT:
+        while len(self._kept) > _MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         return kept[2]
 

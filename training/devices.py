@@ -180,7 +180,7 @@ def device(
     return chosen
 
 
-def place(kind: str) -> Device:
+def select_device(kind: str) -> Device:
     """Puts a command where its `--device` says, without mixed precision or a strategy, so that results stay.
 
     Ends the command with exit code 2 and one sentence where that cannot be had.
@@ -195,10 +195,10 @@ def place(kind: str) -> Device:
 
 
 def parse_and_place(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options of a script, with `--device` among them and in effect; see `place`."""
+    """The options of a script, with `--device` among them and in effect; see `select_device`."""
     device_option(parser)
     options = parser.parse_args()
-    place(options.device)
+    select_device(options.device)
     return options
 
 

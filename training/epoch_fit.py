@@ -39,7 +39,7 @@ from keras_practice.training.batches import (
 )
 from keras_practice.training.epoch_function import EpochFunction, has_gpu
 from keras_practice.training.signature import signature
-from keras_practice.training.traced_numbers import Place, places
+from keras_practice.training.traced_numbers import NumberSlot, places
 
 _VERSIONS = itertools.count()
 _FIT = inspect.signature(keras.Model.fit)
@@ -63,7 +63,7 @@ class EpochFit:
         self.model = model
         self._arrays = arrays
         self._signature: str | None = None
-        self._places: list[Place] = []
+        self._places: list[NumberSlot] = []
         self._values: list[float] = []
         self._held: list[int] = []
         self._functions: dict[str, Any] = {}

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.training.batches import MOST_STEPS, Batches, Epoch, collected
+from keras_practice.training.batches import MAX_STEPS, Batches, Epoch, collected
 from keras_practice.training.inlining import inlined, traced
-from keras_practice.training.traced_numbers import Place, held
+from keras_practice.training.traced_numbers import NumberSlot, held
 
 # With fewer steps to an epoch there is nothing to be won.
-_FEWEST_INLINED = 4
+_MIN_INLINED = 4
 
 
 class EpochFunction:
@@ -32,7 +32,7 @@ class EpochFunction:
         inline: Whether to put steps into the loop themselves where that changes nothing.
     """
 
-    def __init__(self, model: keras.Model, which: str, at: Sequence[Place], inline: bool) -> None:
+    def __init__(self, model: keras.Model, which: str, at: Sequence[NumberSlot], inline: bool) -> None:
         self._model, self._at = model, at
         self._keras_step = getattr(model, f"{which}_step")
         # A function of its own, as in Keras, gets from TensorFlow the same optimisation, to the bit.
@@ -56,8 +56,8 @@ class EpochFunction:
         for batches in calls:
             with _executor():
                 put, count = self._put(batches, numbers, anew)
-                for first in range(0, count, MOST_STEPS):
-                    last = min(first + MOST_STEPS, count)
+                for first in range(0, count, MAX_STEPS):
+                    last = min(first + MAX_STEPS, count)
                     logs = self._run(
                         _parts(batches), tf.constant(first), tf.constant(last), numbers, anew, put
                     )
@@ -107,7 +107,7 @@ class EpochFunction:
             self._make_metrics(_batch_at(tf.constant(0), *_parts(batches)))
             self._traced[kind] = traced(self._call, tf.TensorSpec(numbers.shape, numbers.dtype), spec)
         sizes = np.diff(batches.bounds.numpy())
-        if not self._inline or batches.count < _FEWEST_INLINED or (sizes[:-1] != sizes[0]).any():
+        if not self._inline or batches.count < _MIN_INLINED or (sizes[:-1] != sizes[0]).any():
             return called
         if kind not in self._puts:
             self._puts[kind] = inlined(self._traced[kind])

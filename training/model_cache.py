@@ -21,7 +21,7 @@ from keras_practice.training.signature import signature
 from keras_practice.training.traced_numbers import places
 
 
-class Reuse:
+class ModelCache:
     """Models of earlier trials, to run later ones on.
 
     Args:

@@ -29,7 +29,7 @@ _ELEMENTWISE = (
 )
 _CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
 # Beyond it nets are so large that side by side they are no faster, and fill the memory.
-_MOST_NUMBERS = 100_000_000
+_MAX_NUMBERS = 100_000_000
 _VALIDATED_AT_ONCE = 2_000_000
 
 
@@ -142,7 +142,7 @@ class Stack:
             if not _is_seed(variable) and "float" not in str(variable.dtype):
                 raise CannotStackError(f"{variable.path} is neither a number to average nor a seed")
         numbers = sum(math.prod(variable.shape) for variable in model.variables)
-        if self._copies * numbers > _MOST_NUMBERS:
+        if self._copies * numbers > _MAX_NUMBERS:
             raise CannotStackError("the model is so large that side by side would not be faster")
 
     def _repeated(self, variable: Any) -> Array:

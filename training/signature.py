@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_practice.training.traced_numbers import Place, hidden, places
+from keras_practice.training.traced_numbers import NumberSlot, hidden, places
 
 # State outside variables and configs, or code that a config does not tell.
 _OPAQUE = {
@@ -125,7 +125,7 @@ def _names_of_ends(model: keras.Model) -> list[list[str]]:
     return [inputs, list(map(str, getattr(model, "output_names", ())))]
 
 
-def _owned(model: keras.Model, found: list[Place]) -> list[int]:
+def _owned(model: keras.Model, found: list[NumberSlot]) -> list[int]:
     """Which penalty, by its place, each weight and layer has: one may serve several."""
     owners = [id(place.owner) for place in found]
     penalties = [variable.regularizer for variable in model.trainable_variables]

@@ -3,7 +3,7 @@
 A learning rate lives in a variable, so that a traced training step does not know its
 value. Other numbers, such as a dropout rate or a weight decay, are plain Python numbers
 that tracing turns into constants. While a step is traced, each of those that is known
-to change is replaced by a `Held` number: to Python it is the number, to the graph it is
+to change is replaced by a `TracedNumber` number: to Python it is the number, to the graph it is
 an input. As soon as the step is traced the plain numbers are back, so that whoever
 looks at the model (a callback, `get_config`, `save`) sees this trial's own.
 """
@@ -46,7 +46,7 @@ _OF_LAYER = {
 _REGULARIZERS = ("L2", "L1L2")  # L1 holds a tensor, which is part of the signature.
 
 
-class Held(float):
+class TracedNumber(float):
     """A number that a graph takes as an input.
 
     Arithmetic with other Python numbers is done by the graph in float64, as Python
@@ -62,7 +62,7 @@ class Held(float):
     dtype = float  # Keras promotes it as it promotes a Python number.
     tensor: tf.Tensor
 
-    def __new__(cls, value: float, tensor: tf.Tensor) -> Held:  # noqa: D102
+    def __new__(cls, value: float, tensor: tf.Tensor) -> TracedNumber:  # noqa: D102
         held = super().__new__(cls, value)
         held.tensor = tensor
         return held
@@ -71,19 +71,19 @@ class Held(float):
         """The number as a tensor, which TensorFlow asks for as it makes constants of other numbers."""
         return tf.cast(self.tensor, dtype or tf.float32, name=name)
 
-    def __neg__(self) -> Held:
-        return Held(-float(self), -self.tensor)
+    def __neg__(self) -> TracedNumber:
+        return TracedNumber(-float(self), -self.tensor)
 
 
-def _arithmetic(act: Callable[[Any, Any], Any], reflected: bool) -> Callable[[Held, Any], Any]:
-    def method(self: Held, other: Any) -> Any:
+def _arithmetic(act: Callable[[Any, Any], Any], reflected: bool) -> Callable[[TracedNumber, Any], Any]:
+    def method(self: TracedNumber, other: Any) -> Any:
         if not isinstance(other, int | float):
             return NotImplemented  # A tensor takes the number in as it takes any other.
-        tensor = other.tensor if isinstance(other, Held) else tf.constant(other, tf.float64)
+        tensor = other.tensor if isinstance(other, TracedNumber) else tf.constant(other, tf.float64)
         values, tensors = (float(self), float(other)), (self.tensor, tensor)
         if reflected:
             values, tensors = values[::-1], tensors[::-1]
-        return Held(act(*values), act(*tensors))
+        return TracedNumber(act(*values), act(*tensors))
 
     return method
 
@@ -95,12 +95,12 @@ for _name, _act in {
     "truediv": operator.truediv,
     "pow": operator.pow,
 }.items():
-    setattr(Held, f"__{_name}__", _arithmetic(_act, reflected=False))
-    setattr(Held, f"__r{_name}__", _arithmetic(_act, reflected=True))
+    setattr(TracedNumber, f"__{_name}__", _arithmetic(_act, reflected=False))
+    setattr(TracedNumber, f"__r{_name}__", _arithmetic(_act, reflected=True))
 
 
 @dataclass(frozen=True)
-class Place:
+class NumberSlot:
     """Where a model has a number: an attribute of a layer, a regulariser, a schedule or the optimiser."""
 
     owner: Any
@@ -116,18 +116,18 @@ class Place:
         vars(self.owner)[self.attribute] = value
 
 
-def places(model: keras.Model) -> list[Place]:
+def places(model: keras.Model) -> list[NumberSlot]:
     """Every number of a compiled model that a graph can hold, in an order that depends on its structure.
 
     A zero, such as a rate without effect, changes what is computed and is no such number.
     """
-    found: list[Place] = []
+    found: list[NumberSlot] = []
 
     def look(owner: Any, attributes: Sequence[str]) -> None:
         for attribute in attributes:
             value = vars(owner).get(attribute)
-            if type(value) is float and value > 0 and Place(owner, attribute) not in found:
-                found.append(Place(owner, attribute))
+            if type(value) is float and value > 0 and NumberSlot(owner, attribute) not in found:
+                found.append(NumberSlot(owner, attribute))
 
     for layer in every_layer(model):
         if (attribute := _OF_LAYER.get(_keras_name(layer, keras.layers))) is not None:
@@ -144,11 +144,11 @@ def places(model: keras.Model) -> list[Place]:
 
 
 @contextmanager
-def held(at: Sequence[Place], tensors: Sequence[tf.Tensor]) -> Iterator[None]:
+def held(at: Sequence[NumberSlot], tensors: Sequence[tf.Tensor]) -> Iterator[None]:
     """Within the block, in which a step is traced, the numbers are inputs of the graph."""
     values = [place.get() for place in at]
     for place, value, tensor in zip(at, values, tensors, strict=True):
-        place.set(Held(value, tensor))
+        place.set(TracedNumber(value, tensor))
     try:
         yield
     finally:
@@ -157,7 +157,7 @@ def held(at: Sequence[Place], tensors: Sequence[tf.Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def hidden(at: Sequence[Place]) -> Iterator[None]:
+def hidden(at: Sequence[NumberSlot]) -> Iterator[None]:
     """Within the block the numbers are all the same, so that a config does not tell them."""
     values = [place.get() for place in at]
     for place in at:

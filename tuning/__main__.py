@@ -224,9 +224,9 @@ def _quietly(run: Callable[[], int], farewell: str, device: str) -> int:
     try:
         with quiet_start():
             from keras_practice.core.errors import InputError
-            from keras_practice.training.devices import place
+            from keras_practice.training.devices import select_device
 
-        place(device)
+        select_device(device)
         return run()
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

@@ -32,7 +32,7 @@ from keras_practice.tuning.search import hparams
 from keras_practice.tuning.search.preparation import fingerprint, named, prepared
 from keras_practice.tuning.search.recipe_search import RecipeModel, RecipeSearch
 from keras_practice.tuning.settings import Settings
-from keras_practice.tuning.space.dimensions import axes_of
+from keras_practice.tuning.space.dimensions import dimensions_of
 from keras_practice.tuning.space.presets import Draw, Fixed, Space
 
 _OURS = (
@@ -164,7 +164,7 @@ def _search(model: RecipeModel, drawn: Space | Draw, out: Path, shared: Serving 
         write_csv(rows, out / "trials.csv")
         best = None if rows[0].score is None else _keep_best(search, rows[0], model, drawn, out)
     title = f"{settings.recipe} on {dataset.name}: {len(rows)} trials"
-    axes = {axis.name: axis for axis in axes_of(search.oracle.get_space().space)}
+    axes = {axis.name: axis for axis in dimensions_of(search.oracle.get_space().space)}
     facts = environment()
     write_report(
         Report(

@@ -21,7 +21,7 @@ from keras_practice.data import Dataset, Task
 # A shape needs a beginning, a middle and an end, and each of them more than one point.
 _FEWEST = 4
 # With fewer points a noise of its own cannot be told from a bend.
-_FEWEST_FOR_NOISE = 8
+_MIN_FOR_NOISE = 8
 # A smoothed curve of pure noise stays within about this many deviations of one epoch.
 _SIGNIFICANT = 3.0
 # Jumps of a quarter of all that was gained mean that the last epoch could as well be an early one.
@@ -40,7 +40,7 @@ _POOR, _VERY_POOR = 0.5, 0.9
 _GAP, _LOSS_GAP = 0.2, 0.3
 # More of the same training is worth it where the next quarter brings a twentieth of the fall so far.
 _WORTH = 0.05
-_MOST_SAMPLES = 4_096
+_MAX_SAMPLES = 4_096
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +222,8 @@ def _measure(model: keras.Model, data: Any, task: Task | None) -> tuple[Judged, 
             raise ValueError("data must be a data.Dataset or a pair (train, val). Got a pair of arrays.")
     else:
         raise ValueError(f"data must be a data.Dataset or a pair (train, val). Got {type(data).__name__}.")
-    first = judge(model, train, task, _MOST_SAMPLES)
-    return first, None if val is None else judge(model, val, task or first.task, _MOST_SAMPLES)
+    first = judge(model, train, task, _MAX_SAMPLES)
+    return first, None if val is None else judge(model, val, task or first.task, _MAX_SAMPLES)
 
 
 def _diverges(story: _Story, _: set[str]) -> Iterator[Finding]:
@@ -299,7 +299,7 @@ def _early_rise(curve: _Curve) -> str:
 
 def _spikes(curve: _Curve) -> str:
     """Single epochs far above both of their neighbours."""
-    if len(curve.values) < _FEWEST_FOR_NOISE or curve.fall == 0:
+    if len(curve.values) < _MIN_FOR_NOISE or curve.fall == 0:
         return ""
     above = np.zeros(len(curve.values))
     above[1:-1] = curve.values[1:-1] - np.maximum(curve.values[:-2], curve.values[2:])
@@ -313,7 +313,7 @@ def _spikes(curve: _Curve) -> str:
 
 
 def _bounces(curve: _Curve) -> str:
-    if len(curve.values) < _FEWEST_FOR_NOISE:
+    if len(curve.values) < _MIN_FOR_NOISE:
         return ""
     # Where nothing fell for sure, the jumps are beside the loss itself.
     scale, words = curve.fall, "of its whole fall"
@@ -568,7 +568,7 @@ def _noisy(story: _Story, names: set[str]) -> Iterator[Finding]:
     if val is None or names & {"loss-diverges", "learning-rate-high"}:
         return
     jump = _jump(val, train.fall)
-    if len(val.values) < _FEWEST_FOR_NOISE or jump <= max(_JUMPY, 2 * _jump(train, train.fall)):
+    if len(val.values) < _MIN_FOR_NOISE or jump <= max(_JUMPY, 2 * _jump(train, train.fall)):
         return
     yield Finding(
         "noisy-curve",

@@ -18,8 +18,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keras_practice.checks.after_training.mistakes import judge_outputs, outputs_of, samples_of, task_for
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.after_training.mistakes import (
+    judge_outputs,
+    outputs_of,
+    samples_and_task,
+    task_for,
+)
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 from keras_practice.rendering.figures import Line, Panel, figure
@@ -27,7 +32,7 @@ from keras_practice.rendering.figures import Line, Panel, figure
 _SIZES = 6
 _PER_CLASS = 2  # Fewer samples a class than this, and some class may not be there at all.
 _SMALLEST = 10
-_FEWEST_UPDATES = 1_000  # Adam at its usual rate, 1e-3, moves a weight by up to 1 in so many.
+_MIN_UPDATES = 1_000  # Adam at its usual rate, 1e-3, moves a weight by up to 1 in so many.
 _LOOKS = 20  # Times that a training is looked at, to keep its best weights.
 _PATIENCE = 6  # Looks without a better validation loss after which a training ends.
 # Exponents of learning curves in practice lie between these (Hestness et al. 2017: 0.07 to 0.35 and up
@@ -314,8 +319,8 @@ def learning_curve(
     ):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be a positive integer. Got {value!r}.")
-    rows, task = samples_of(train, task)
-    held, _ = samples_of(val, task)
+    rows, task = samples_and_task(train, task)
+    held, _ = samples_and_task(val, task)
     chosen: list[int] | None = None if sizes is None else _check_sizes(sizes, len(rows))
     updates = _updates(epochs, math.ceil(len(rows) / batch_size))
     results: list[list[_Result]] = []
@@ -365,8 +370,8 @@ class _Result:
 class _Training:
     """One training on a part of the data."""
 
-    part: Rows
-    held: Rows
+    part: Samples
+    held: Samples
     task: Task
     updates: int
     batch_size: int
@@ -413,7 +418,7 @@ class _Training:
 class _Keeper(keras.callbacks.Callback):
     """Keeps the weights with the lowest validation loss, and ends a training that finds no better ones."""
 
-    def __init__(self, held: Rows, task: Task, infer: Any) -> None:
+    def __init__(self, held: Samples, task: Task, infer: Any) -> None:
         super().__init__()
         self._held, self._task, self._infer = held, task, infer
         self._best, self._since, self._improved = math.inf, 0, 0
@@ -444,7 +449,7 @@ class _Keeper(keras.callbacks.Callback):
                 variable.assign(value)
 
 
-def _built(build: Callable[[], keras.Model], rows: Rows) -> keras.Model:
+def _built(build: Callable[[], keras.Model], rows: Samples) -> keras.Model:
     model = build()
     if not getattr(model, "compiled", False):
         raise ValueError("build must return a compiled model. Got one that is not compiled.")
@@ -455,7 +460,7 @@ def _built(build: Callable[[], keras.Model], rows: Rows) -> keras.Model:
 
 
 def _updates(epochs: int | None, steps: int) -> int:
-    return max(20 * steps, _FEWEST_UPDATES) if epochs is None else epochs * steps
+    return max(20 * steps, _MIN_UPDATES) if epochs is None else epochs * steps
 
 
 def _check_sizes(sizes: Sequence[int], most: int) -> list[int]:

@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 
 from keras_practice.checks.inspection.context import loss_name, task_of
 from keras_practice.checks.inspection.forward_pass import Head
-from keras_practice.checks.inspection.samples import Rows, rows_of
+from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.core.types import Array
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.data import Split, Task
 
 _BATCH = 256
 _INK, _SOFT, _GRID, _WRONG = "#1f2430", "#5b6472", "#dfe3e8", "#b23a48"
 _PALE = "#9aa2ad"
-_MOST_COLUMNS = 8
+_MAX_COLUMNS = 8
 _UNUSUAL = 3  # Features named for each sample: more would not be read.
 _SEQUENCE_CHANNELS = 3  # Up to as many channels are drawn as curves; more side by side make a picture.
 
@@ -187,7 +187,7 @@ class Judged:
         doubt: Standard error of `error`, from the number of samples.
     """
 
-    rows: Rows
+    rows: Samples
     task: Task
     truth: Array
     prediction: Array
@@ -211,22 +211,22 @@ def judge(model: keras.Model, split: Any, task: Task | None = None, most: int | 
     Raises:
         ValueError: If data, model and task do not fit each other.
     """
-    rows, task = samples_of(split, task)
+    rows, task = samples_and_task(split, task)
     rows = rows if most is None else rows.spread(most)
-    with borrowed(model, _first(rows.x)):
+    with preserved(model, _first(rows.x)):
         outputs = outputs_of(model, rows.x)
     return judge_outputs(model, outputs, rows, task)
 
 
-def samples_of(split: Any, task: Task | None) -> tuple[Rows, Task | None]:
+def samples_and_task(split: Any, task: Task | None) -> tuple[Samples, Task | None]:
     """The samples of a split, a pair or batches, and their task where it is known."""
     if isinstance(split, Split):
-        return rows_of(split.x, split.y), task or split.task
+        return samples_of(split.x, split.y), task or split.task
     if isinstance(split, (tuple, list)):
         if len(split) != 2:
             raise ValueError(f"Samples must be a data.Split or a pair (x, y). Got {len(split)} parts.")
-        return rows_of(split[0], split[1]), task
-    return rows_of(split, None), task
+        return samples_of(split[0], split[1]), task
+    return samples_of(split, None), task
 
 
 def outputs_of(model: Any, x: Any) -> Array:
@@ -242,7 +242,7 @@ def outputs_of(model: Any, x: Any) -> Array:
     return np.concatenate(parts)
 
 
-def judge_outputs(model: keras.Model, outputs: Array, rows: Rows, task: Task | None) -> Judged:
+def judge_outputs(model: keras.Model, outputs: Array, rows: Samples, task: Task | None) -> Judged:
     """Compares outputs `(samples, ..., outputs)` with the labels of the same samples."""
     task = task_for(model, outputs, rows.y, task)
     task.check(rows.y)
@@ -402,7 +402,7 @@ def _grid_figure(mistakes: Mistakes) -> Figure:
     below = "the truth above, the prediction below" + (
         " with its confidence" if mistakes.task.is_classification else ""
     )
-    columns = min(_MOST_COLUMNS, max(2, math.ceil(math.sqrt(len(mistakes)))))
+    columns = min(_MAX_COLUMNS, max(2, math.ceil(math.sqrt(len(mistakes)))))
     rows = math.ceil(len(mistakes) / columns)
     side, gap, caption, heading, edge = 1.4, 0.2, 0.25, 0.62, 0.2
     width = max(2 * edge + columns * (side + gap) - gap, 0.1 * len(mistakes.heading) + 2 * edge)

@@ -16,20 +16,20 @@ from keras_practice.checks.after_training.mistakes import (
     Judged,
     judge_outputs,
     outputs_of,
-    samples_of,
+    samples_and_task,
     task_for,
 )
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.data import Dataset, Scaling, Task
 from keras_practice.recipes import compile_for, mlp
 
 Fault = Literal["none", "data", "labels", "model", "optimizer", "training", "unknown"]
 
 _FEW = 20
-_MOST_SAMPLES = 4_096
-_MOST_FEATURES = 4_096  # More inputs of the small net would take time and tell nothing new.
+_MAX_SAMPLES = 4_096
+_MAX_FEATURES = 4_096  # More inputs of the small net would take time and tell nothing new.
 _UNITS = (64, 32)
 _SOUND_RATE = 1e-3
 _BY_HEART = {"regression": 0.95}  # R squared; elsewhere every sample must be right.
@@ -42,7 +42,7 @@ _CHUNK = 25  # Steps between looks at the score.
 
 
 @dataclass(frozen=True)
-class Rung:
+class Stage:
     """One try: a net, an optimiser and some data.
 
     Attributes:
@@ -80,7 +80,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class SimplificationResult:
     """All tries, from the simplest to the user's own, and what they say together.
 
     Attributes:
@@ -90,17 +90,17 @@ class Ladder:
         conclusion: The same in words, with what to do next.
     """
 
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Stage, ...]
     fault: Fault
     conclusion: str
 
     @property
-    def ends_at(self) -> Rung | None:
+    def ends_at(self) -> Stage | None:
         """The first rung at which nothing is learned; `None` where all learn."""
         return next((rung for rung in self.rungs if rung.learned is False), None)
 
     @property
-    def begins_at(self) -> Rung | None:
+    def begins_at(self) -> Stage | None:
         """The first rung at which something is learned; `None` where none learns."""
         return next((rung for rung in self.rungs if rung.learned), None)
 
@@ -125,7 +125,7 @@ def simplify(
     batch_size: int = 32,
     seconds: float = 20.0,
     seed: int = 0,
-) -> Ladder:
+) -> SimplificationResult:
     """Finds the step at which learning ends, on the way from the simplest case to the user's own.
 
     A small sound net (two hidden layers, ReLU, He-normal weights, standardised
@@ -167,13 +167,13 @@ def simplify(
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not value > 0:
             raise ValueError(f"{name} must be a positive number. Got {value!r}.")
     train, val, task = _samples(dataset, task, seed)
-    with borrowed(model, train.take(slice(0, 1)).x):
+    with preserved(model, train.take(slice(0, 1)).x):
         task = task_for(model, outputs_of(model, train.take(slice(0, 2)).x), train.y, task)
         task.check(train.y)
         climb = _Climb(model, train, val, task, int(steps), int(batch_size), float(seconds), seed)
         rungs = climb.rungs()
     fault, conclusion = _conclude(rungs, train, task)
-    return Ladder(tuple(rungs), fault, conclusion)
+    return SimplificationResult(tuple(rungs), fault, conclusion)
 
 
 class _Climb:
@@ -182,8 +182,8 @@ class _Climb:
     def __init__(
         self,
         model: keras.Model,
-        train: Rows,
-        val: Rows,
+        train: Samples,
+        val: Samples,
         task: Task,
         steps: int,
         batch_size: int,
@@ -199,7 +199,7 @@ class _Climb:
         if task.kind == "multiclass" and task.num_classes > 2:
             self._tiny["two"] = _few(train.y, task, _FEW, seed, classes=2)
 
-    def rungs(self) -> list[Rung]:
+    def rungs(self) -> list[Stage]:
         """Climbs as far as it makes sense."""
         width = self._plain[0].x.shape[1]
         net = compile_for(mlp((width,), self._task, _UNITS, dropout=0.0, batch_norm=False), self._task)
@@ -223,7 +223,7 @@ class _Climb:
             rungs.insert(-1, self._whole("model_all", "your model", steady, self._own, target))
         return rungs
 
-    def _by_heart(self, key: str, net: str, learner: _Learner, rows: Rows) -> Rung:
+    def _by_heart(self, key: str, net: str, learner: _Learner, rows: Samples) -> Stage:
         which = key.rpartition("_")[2]
         part = rows.take(self._tiny[which])
         enough = _BY_HEART.get(self._task.kind, 1.0)
@@ -233,8 +233,8 @@ class _Climb:
         return self._rung(key, net, f"{len(part)} samples{classes}", learner, result, starts, learned)
 
     def _whole(
-        self, key: str, net: str, learner: _Learner, rows: tuple[Rows, Rows], target: Rung | None
-    ) -> Rung:
+        self, key: str, net: str, learner: _Learner, rows: tuple[Samples, Samples], target: Stage | None
+    ) -> Stage:
         train, val = rows
         size = min(self._batch_size, len(train))
         with learner.lent(train, fresh=False):
@@ -250,7 +250,7 @@ class _Climb:
         return self._rung(key, net, f"all {len(train):,} samples", learner, result, 1, learned)
 
     def _from_several_starts(
-        self, learner: _Learner, part: Rows, val: Rows, size: int, enough: float
+        self, learner: _Learner, part: Samples, val: Samples, size: int, enough: float
     ) -> tuple[_Result, int]:
         seconds = self._share()
         result: _Result | None = None
@@ -279,12 +279,12 @@ class _Climb:
         result: _Result,
         starts: int,
         learned: bool | None,
-    ) -> Rung:
+    ) -> Stage:
         measure = "accuracy" if self._task.is_classification else "r2"
         chance = 1 - result.judged.chance
         ends = (result.first_loss, result.last_loss)
         optimizer = learner.optimizer_words
-        return Rung(
+        return Stage(
             key, net, data, optimizer, measure, result.score, chance, result.steps, starts, *ends, learned
         )
 
@@ -309,7 +309,7 @@ class _Result:
 class _Learner:
     """A model with an optimiser, which can be trained again and again from the same start."""
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, rows: Rows) -> None:
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, rows: Samples) -> None:
         self.model, self.optimizer = model, optimizer
         optimizer.build(model.trainable_variables)
         self._start = [np.array(variable.numpy()) for variable in optimizer.variables]
@@ -326,7 +326,7 @@ class _Learner:
         name = type(self.optimizer).__name__
         return f"{name} {rate:.3g}" if isinstance(rate, (int, float)) else f"{name} with a schedule"
 
-    def lent(self, rows: Rows, fresh: bool) -> _Lent:
+    def lent(self, rows: Samples, fresh: bool) -> _Lent:
         """Lends the model, with other initial weights where `fresh`."""
         for variable, value in zip(self.optimizer.variables, self._start, strict=True):
             variable.assign(value)
@@ -334,8 +334,8 @@ class _Learner:
 
     def learn(
         self,
-        train: Rows,
-        val: Rows,
+        train: Samples,
+        val: Samples,
         task: Task,
         size: int,
         steps: int,
@@ -392,9 +392,9 @@ class _Learner:
 class _Lent:
     """A model whose variables are put back at the end; says whether it got the start asked for."""
 
-    def __init__(self, model: keras.Model, rows: Rows, fresh: bool) -> None:
+    def __init__(self, model: keras.Model, rows: Samples, fresh: bool) -> None:
         self._model, self._fresh = model, fresh
-        self._loan = borrowed(model, rows.take(slice(0, 1)).x)
+        self._loan = preserved(model, rows.take(slice(0, 1)).x)
 
     def __enter__(self) -> bool:
         self._loan.__enter__()
@@ -428,18 +428,18 @@ def _sound_optimizer() -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(_SOUND_RATE, clipnorm=1.0)
 
 
-def _samples(dataset: Any, task: Task | None, seed: int) -> tuple[Rows, Rows, Task | None]:
+def _samples(dataset: Any, task: Task | None, seed: int) -> tuple[Samples, Samples, Task | None]:
     if isinstance(dataset, Dataset):
-        train, task = samples_of(dataset.train, task)
-        val, _ = samples_of(dataset.val, task)
+        train, task = samples_and_task(dataset.train, task)
+        val, _ = samples_and_task(dataset.val, task)
     else:
-        rows, task = samples_of(dataset, task)
+        rows, task = samples_and_task(dataset, task)
         if len(rows) < 2:
             raise ValueError(f"There must be at least two samples. Got {len(rows)}.")
         order = np.random.default_rng(seed).permutation(len(rows))
         held = max(1, len(rows) // 5)
         val, train = rows.take(order[:held]), rows.take(order[held:])
-    train, val = train.spread(_MOST_SAMPLES, seed), val.spread(_MOST_SAMPLES, seed)
+    train, val = train.spread(_MAX_SAMPLES, seed), val.spread(_MAX_SAMPLES, seed)
     for values in keras.tree.flatten(train.x):
         if values.dtype.kind not in "biuf":
             raise ValueError(f"Inputs must be numbers. Got dtype {values.dtype}.")
@@ -449,17 +449,17 @@ def _samples(dataset: Any, task: Task | None, seed: int) -> tuple[Rows, Rows, Ta
     return train, val, task
 
 
-def _plain(rows: Rows, train: Rows) -> Rows:
+def _plain(rows: Samples, train: Samples) -> Samples:
     """All inputs side by side, `(samples, features)`, standardised by the training samples."""
     flat, known = (
         np.concatenate([np.reshape(a, (len(a), -1)) for a in keras.tree.flatten(part.x)], axis=1)
         for part in (rows, train)
     )
-    if flat.shape[1] > _MOST_FEATURES:
-        some = np.linspace(0, flat.shape[1] - 1, _MOST_FEATURES).astype(int)
+    if flat.shape[1] > _MAX_FEATURES:
+        some = np.linspace(0, flat.shape[1] - 1, _MAX_FEATURES).astype(int)
         flat, known = flat[:, some], known[:, some]
     x = Scaling.fit(known, "standard").apply(flat)
-    return Rows(x, rows.y, None, rows.total, rows.complete)
+    return Samples(x, rows.y, None, rows.total, rows.complete)
 
 
 def _few(y: Any, task: Task, count: int, seed: int, classes: int | None = None) -> Array:
@@ -489,7 +489,7 @@ def _picks(count: int, size: int, seed: int) -> Iterator[Array]:
             yield order[start : start + size]
 
 
-def _conclude(rungs: list[Rung], train: Rows, task: Task) -> tuple[Fault, str]:
+def _conclude(rungs: list[Stage], train: Samples, task: Task) -> tuple[Fault, str]:
     by_key = {rung.key: rung for rung in rungs}
 
     def learned(*keys: str) -> bool:
@@ -539,7 +539,7 @@ def _conclude(rungs: list[Rung], train: Rows, task: Task) -> tuple[Fault, str]:
     return "unknown", "The time was over before it was clear; give more seconds, or a smaller model."
 
 
-def _blame_data(by_key: dict[str, Rung], train: Rows) -> tuple[Fault, str]:
+def _blame_data(by_key: dict[str, Stage], train: Samples) -> tuple[Fault, str]:
     rung = by_key["two"] if by_key.get("two") and not by_key["two"].learned else by_key["few"]
     arrays = keras.tree.flatten(train.x)
     broken = sum(int(np.sum(~np.isfinite(a))) for a in arrays if a.dtype.kind == "f")
@@ -560,7 +560,7 @@ def _blame_data(by_key: dict[str, Rung], train: Rows) -> tuple[Fault, str]:
     )
 
 
-def _praise(by_key: dict[str, Rung], not_by_heart: bool) -> str:
+def _praise(by_key: dict[str, Stage], not_by_heart: bool) -> str:
     rung = by_key["own_all"]
     words = (
         f"Your model learns: {rung.measure} {rung.reached:.3g} on validation data after {rung.steps} steps, "
@@ -575,7 +575,7 @@ def _praise(by_key: dict[str, Rung], not_by_heart: bool) -> str:
     return words
 
 
-def _rate_words(rung: Rung) -> str:
+def _rate_words(rung: Stage) -> str:
     if not math.isfinite(rung.last_loss) or rung.last_loss > rung.first_loss:
         return (
             f"The loss went from {rung.first_loss:.3g} to {rung.last_loss:.3g}: divide the learning rate "

@@ -10,18 +10,18 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding
-from keras_practice.checks.inspection.forward_pass import Anatomy, Head, anatomy_of, heads_of
-from keras_practice.checks.inspection.samples import Rows, rows_of
+from keras_practice.checks.inspection.forward_pass import ForwardPass, Head, forward_pass_of, heads_of
+from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.data import Task
 
-Check = Callable[["Subject"], Iterable[Finding]]
+Check = Callable[["CheckContext"], Iterable[Finding]]
 
 _TRIED = 32
 _CLASSIFIES = ("crossentropy", "hinge", "focal", "dice", "tversky")
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckContext:
     """Everything that a check may look at; nothing in it may be changed.
 
     Attributes:
@@ -41,18 +41,18 @@ class Subject:
     """
 
     model: keras.Model
-    train: Rows
-    val: Rows | None
+    train: Samples
+    val: Samples | None
     batch_size: int
     shuffle: bool
     validation_split: float
     task: Task | None
-    anatomy: Anatomy
+    forward_pass: ForwardPass
     heads: tuple[Head, ...]
     seed: int
 
 
-def subject_of(
+def context_of(
     model: keras.Model,
     x: Any,
     y: Any,
@@ -63,21 +63,23 @@ def subject_of(
     shuffle: bool = True,
     task: Task | None = None,
     seed: int = 0,
-) -> Subject:
+) -> CheckContext:
     """Reads the data and runs the model once; its variables must be lent before."""
-    train = rows_of(x, y)
+    train = samples_of(x, y)
     val = None
     if isinstance(validation_data, (tuple, list)):  # `fit` takes (x, y) or (x, y, weights).
-        val = rows_of(*validation_data[:3])
+        val = samples_of(*validation_data[:3])
     elif validation_data is not None:
-        val = rows_of(validation_data, None)
-    anatomy = anatomy_of(model, train.spread(_TRIED, seed).x)
-    heads = heads_of(model, anatomy, train.y)
+        val = samples_of(validation_data, None)
+    forward_pass = forward_pass_of(model, train.spread(_TRIED, seed).x)
+    heads = heads_of(model, forward_pass, train.y)
     task = task or task_of(heads[0])
     # `fit` takes a data set in its own order.
     shuffle = shuffle if train.shuffled is None else train.shuffled
     batch_size = batch_size if train.batch is None else train.batch
-    return Subject(model, train, val, batch_size, shuffle, validation_split, task, anatomy, heads, seed)
+    return CheckContext(
+        model, train, val, batch_size, shuffle, validation_split, task, forward_pass, heads, seed
+    )
 
 
 def task_of(head: Head) -> Task | None:

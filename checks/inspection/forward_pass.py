@@ -82,7 +82,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ForwardPass:
     """What one forward pass of a few samples showed of a model.
 
     Attributes:
@@ -97,7 +97,7 @@ class Anatomy:
     outputs: Any
 
 
-def anatomy_of(model: keras.Model, x: Any) -> Anatomy:
+def forward_pass_of(model: keras.Model, x: Any) -> ForwardPass:
     """Runs the model once on a few samples, in inference; its variables must be lent before."""
     calls: list[Call] = []
 
@@ -117,7 +117,7 @@ def anatomy_of(model: keras.Model, x: Any) -> Anatomy:
     # A trace runs nothing, and so changes nothing.
     graph = traced.get_concrete_function(x).graph
     ends = tf.nest.flatten(graph.structured_outputs)
-    return Anatomy(
+    return ForwardPass(
         tuple(calls),
         tuple(_operations(graph)),
         tuple(_last_activations(end) for end in ends if tf.is_tensor(end)),
@@ -125,16 +125,16 @@ def anatomy_of(model: keras.Model, x: Any) -> Anatomy:
     )
 
 
-def heads_of(model: keras.Model, anatomy: Anatomy, labels: Any) -> tuple[Head, ...]:
+def heads_of(model: keras.Model, forward_pass: ForwardPass, labels: Any) -> tuple[Head, ...]:
     """The model's outputs, each with its labels and its loss.
 
     Raises:
         ValueError: If there are not as many labels as outputs.
     """
     names = list(getattr(model, "output_names", None) or ())
-    outputs = keras.tree.flatten(anatomy.outputs)
-    if isinstance(anatomy.outputs, dict):
-        names = [str(name) for name in sorted(anatomy.outputs)]
+    outputs = keras.tree.flatten(forward_pass.outputs)
+    if isinstance(forward_pass.outputs, dict):
+        names = [str(name) for name in sorted(forward_pass.outputs)]
     if len(names) != len(outputs):
         names = [f"output {i}" for i in range(len(outputs))] if len(outputs) > 1 else ["output"]
     ys = [labels[name] for name in names] if isinstance(labels, dict) else keras.tree.flatten(labels)
@@ -147,7 +147,9 @@ def heads_of(model: keras.Model, anatomy: Anatomy, labels: Any) -> tuple[Head, .
         losses = [losses] * len(outputs)
     return tuple(
         Head(name, np.asarray(output), np.asarray(y), loss, last)
-        for name, output, y, loss, last in zip(names, outputs, ys, losses, anatomy.activations, strict=True)
+        for name, output, y, loss, last in zip(
+            names, outputs, ys, losses, forward_pass.activations, strict=True
+        )
     )
 
 

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.layers import TRIED, once
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.steps import flat_gradient
 from keras_practice.core.types import Array
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,27 @@ class _Pull:
         return self.loss - self.activity_penalty
 
 
-def pull_of(subject: Subject) -> _Pull | None:
+def pull_of(context: CheckContext) -> _Pull | None:
     """The gradient in training mode; `None` for a model that trains in a way of its own."""
-    return once(subject, _measure_pull)
+    return once(context, _measure_pull)
 
 
-def _measure_pull(subject: Subject) -> _Pull | None:
-    return gradients_of(subject, training=True)
+def _measure_pull(context: CheckContext) -> _Pull | None:
+    return gradients_of(context, training=True)
 
 
-def gradients_of(subject: Subject, *, training: bool) -> _Pull | None:
+def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     """The gradient of one small batch; `None` where the model trains in its own way or the loss fails."""
-    model = subject.model
+    model = context.model
     if not model.trainable_variables or trains_itself(model):
         return None
-    rows = subject.train.spread(TRIED, subject.seed)
+    rows = context.train.spread(TRIED, context.seed)
     x, y = (keras.tree.map_structure(tf.convert_to_tensor, nest) for nest in (rows.x, rows.y))
     metrics = [(variable, np.array(variable.numpy())) for variable in model.metrics_variables]
     weights = model.trainable_variables
-    inputs = {name: a for name, a in Rows(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
+    inputs = {name: a for name, a in Samples(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
     try:
-        with borrowed(model, rows.x), tf.GradientTape() as tape:
+        with preserved(model, rows.x), tf.GradientTape() as tape:
             tape.watch(list(inputs.values()))
             outputs = model(x, training=training)
             whole = model.compute_loss(x=x, y=y, y_pred=outputs, training=training)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import Flow, Layer, all_layers
 from keras_practice.checks.inspection.forward_pass import Call, Head
 from keras_practice.core.steps import innermost
@@ -41,34 +41,34 @@ STACKED = (
 _kept: dict[int, dict[Any, Any]] = {}
 
 
-def once(subject: Subject, make: Callable[[Subject], _T]) -> _T:
-    """Makes a thing for one subject's anatomy once, and forgets it together with that."""
-    key = id(subject.anatomy)
+def once(context: CheckContext, make: Callable[[CheckContext], _T]) -> _T:
+    """Makes a thing for one model's forward pass once, and forgets it together with that."""
+    key = id(context.forward_pass)
     if key not in _kept:
         _kept[key] = {}
-        weakref.finalize(subject.anatomy, _kept.pop, key, None)
+        weakref.finalize(context.forward_pass, _kept.pop, key, None)
     if make not in _kept[key]:
-        _kept[key][make] = make(subject)
+        _kept[key][make] = make(context)
     made: _T = _kept[key][make]
     return made
 
 
-def layers_of(subject: Subject) -> list[Layer]:
+def layers_of(context: CheckContext) -> list[Layer]:
     """All layers of the model, listed once."""
-    return once(subject, _list_layers)
+    return once(context, _list_layers)
 
 
-def _list_layers(subject: Subject) -> list[Layer]:
-    return all_layers(subject.model)
+def _list_layers(context: CheckContext) -> list[Layer]:
+    return all_layers(context.model)
 
 
-def flow_of(subject: Subject) -> Flow:
+def flow_of(context: CheckContext) -> Flow:
     """The graph of the forward pass, traced once."""
-    return once(subject, _trace)
+    return once(context, _trace)
 
 
-def _trace(subject: Subject) -> Flow:
-    return Flow(subject.model, subject.train.spread(TRIED, subject.seed).x)
+def _trace(context: CheckContext) -> Flow:
+    return Flow(context.model, context.train.spread(TRIED, context.seed).x)
 
 
 def kernel_of(layer: Layer) -> Array | None:
@@ -88,10 +88,10 @@ def bias_of(layer: Layer) -> Array | None:
     return np.asarray(keras.ops.convert_to_numpy(bias), dtype=np.float64)
 
 
-def calls_of(subject: Subject, kinds: Any) -> Iterator[Call]:
+def calls_of(context: CheckContext, kinds: Any) -> Iterator[Call]:
     """The first call of each layer of certain kinds, with arrays of numbers in and out."""
     seen = set()
-    for call in subject.anatomy.calls:
+    for call in context.forward_pass.calls:
         if isinstance(call.layer, kinds) and id(call.layer) not in seen and call.inputs and call.outputs:
             seen.add(id(call.layer))
             yield call
@@ -116,10 +116,10 @@ def spoken(kind: str) -> str:
     return _SPOKEN.get(kind, kind.lower())
 
 
-def rebuilds_input(subject: Subject) -> bool:
+def rebuilds_input(context: CheckContext) -> bool:
     """Whether the labels are the inputs, as for an autoencoder, or a noisy or clean copy of them."""
-    for head in subject.heads:
-        for values in subject.train.inputs.values():
+    for head in context.heads:
+        for values in context.train.inputs.values():
             if values.dtype.kind in "fiu" and values.shape[1:] == head.labels.shape[1:] and values.ndim > 1:
                 few = slice(0, 256)
                 a, b = (np.ravel(v[few]).astype(np.float64) for v in (values, head.labels))
@@ -129,12 +129,12 @@ def rebuilds_input(subject: Subject) -> bool:
     return False
 
 
-def is_trained(subject: Subject) -> bool:
+def is_trained(context: CheckContext) -> bool:
     """Whether the model, or a part of it, has been trained or loaded."""
-    optimizer = innermost(subject.model.optimizer)
+    optimizer = innermost(context.model.optimizer)
     if optimizer is not None and int(np.asarray(getattr(optimizer, "iterations", 0))) > 0:
         return True
-    for layer in layers_of(subject):
+    for layer in layers_of(context):
         bias = bias_of(layer)
         zeros = isinstance(getattr(layer, "bias_initializer", None), keras.initializers.Zeros)
         # A fresh LSTM has ones among its zeros.
@@ -182,9 +182,9 @@ def channels_of(layer: Layer) -> tuple[int, int]:
     return (math.prod(kernel.shape[:-1]) if isinstance(layer, SCALED) else into), out
 
 
-def output_name(subject: Subject, head: Head) -> str:
+def output_name(context: CheckContext, head: Head) -> str:
     """An output as it is named to a person."""
-    return "output" if len(subject.heads) == 1 else head.name
+    return "output" if len(context.heads) == 1 else head.name
 
 
 def number_of(value: Any) -> float:

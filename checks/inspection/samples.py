@@ -14,13 +14,13 @@ import tensorflow as tf
 
 from keras_practice.core.types import Array
 
-MOST_ROWS = 4_096
-_MOST_SECONDS = 3.0
+MAX_ROWS = 4_096
+_MAX_SECONDS = 3.0
 _LEAST_WINDOW = 0.1
 
 
 @dataclass(frozen=True)
-class Rows:
+class Samples:
     """Samples in the order in which they come.
 
     Attributes:
@@ -53,7 +53,7 @@ class Rows:
         arrays = keras.tree.flatten(self.x)
         return {"x": arrays[0]} if len(arrays) == 1 else {f"x[{i}]": a for i, a in enumerate(arrays)}
 
-    def take(self, rows: Any) -> Rows:
+    def take(self, rows: Any) -> Samples:
         """Some of them: a slice, or an array of positions."""
 
         def choose(nest: Any) -> Any:
@@ -61,9 +61,9 @@ class Rows:
 
         weight = None if self.weight is None else self.weight[rows]
         x, y = choose(self.x), choose(self.y)
-        return Rows(x, y, weight, self.total, False, self.shuffled, self.batch)
+        return Samples(x, y, weight, self.total, False, self.shuffled, self.batch)
 
-    def spread(self, count: int, seed: int = 0) -> Rows:
+    def spread(self, count: int, seed: int = 0) -> Samples:
         """About `count` of them, drawn at random without a repeat, in their order."""
         if len(self) <= count:
             return self
@@ -71,7 +71,7 @@ class Rows:
         return self.take(np.sort(rng.choice(len(self), count, replace=False)))
 
 
-def rows_of(x: Any, y: Any, weight: Any = None) -> Rows:
+def samples_of(x: Any, y: Any, weight: Any = None) -> Samples:
     """Reads arrays as they are, and about 4,096 samples of a `tf.data.Dataset` or `PyDataset`.
 
     The next pass over a data set is the same as if it had not been read: a
@@ -84,7 +84,7 @@ def rows_of(x: Any, y: Any, weight: Any = None) -> Rows:
         ValueError: If x and y do not have the same number of samples, there is none,
             or `y` is given beside a data set that brings its own.
     """
-    if isinstance(x, Rows):
+    if isinstance(x, Samples):
         return x
     if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         if y is not None:
@@ -103,21 +103,21 @@ def rows_of(x: Any, y: Any, weight: Any = None) -> Rows:
         counts = " and ".join(str(len(part)) for part in keras.tree.flatten((x, y)))
         raise ValueError(f"x and y must have one row a sample each, and at least one. Got {counts}.")
     weight = None if weight is None else np.asarray(weight)
-    return Rows(x, y, weight, lengths.pop(), True)
+    return Samples(x, y, weight, lengths.pop(), True)
 
 
-def _rows_of_batches(batches: Any) -> Rows:
+def _rows_of_batches(batches: Any) -> Samples:
     window = math.inf  # A PyDataset's batches are shuffled by `fit`.
     if isinstance(batches, tf.data.Dataset):
         batches, window = _copied(batches)
         length = int(batches.cardinality())
     else:
         length = batches.num_batches or 0
-    until, parts, count = time.monotonic() + _MOST_SECONDS, [], 0
+    until, parts, count = time.monotonic() + _MAX_SECONDS, [], 0
     for batch in _spread_out(batches, length):
         parts.append(_unpacked(batch))
         count += len(keras.tree.flatten(parts[-1])[0])
-        if count >= MOST_ROWS or time.monotonic() > until:
+        if count >= MAX_ROWS or time.monotonic() > until:
             break
     if not parts:
         raise ValueError("A data set must give at least one batch. Got none.")
@@ -132,7 +132,7 @@ def _rows_of_batches(batches: Any) -> Rows:
     # A buffer that holds a small part of the samples leaves their order nearly as it was.
     shuffled = window >= (total or count) * _LEAST_WINDOW
     first = len(keras.tree.flatten(parts[0])[0])
-    return Rows(x, y, weight, total, complete, shuffled, first)
+    return Samples(x, y, weight, total, complete, shuffled, first)
 
 
 def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
@@ -157,11 +157,11 @@ def _spread_out(batches: Any, length: int) -> Iterator[Any]:
         stride = _stride(length, _unpacked(batches[0])[0])
         yield from (batches[i] for i in range(0, length, stride))
     else:
-        yield from (batches[i] for i in range(MOST_ROWS))
+        yield from (batches[i] for i in range(MAX_ROWS))
 
 
 def _stride(length: int, inputs: Any) -> int:
-    return max(1, length * len(keras.tree.flatten(inputs)[0]) // MOST_ROWS)
+    return max(1, length * len(keras.tree.flatten(inputs)[0]) // MAX_ROWS)
 
 
 def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, float]:

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_practice.checks.inspection.context import Subject, loss_name, task_of
+from keras_practice.checks.inspection.context import CheckContext, loss_name, task_of
 from keras_practice.checks.inspection.forward_pass import Head
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 
@@ -29,10 +29,10 @@ class Target(Head):
     task: Task | None
 
 
-def targets_of(subject: Subject) -> list[Target]:
+def targets_of(context: CheckContext) -> list[Target]:
     """The outputs, each with its task."""
-    first, *others = subject.heads
-    return [Target(**vars(first), task=subject.task), *(Target(**vars(h), task=task_of(h)) for h in others)]
+    first, *others = context.heads
+    return [Target(**vars(first), task=context.task), *(Target(**vars(h), task=task_of(h)) for h in others)]
 
 
 def holds(read: Array, raw: Array) -> bool:
@@ -62,9 +62,9 @@ def named_arrays(nest: Any, letter: str) -> dict[str, Array]:
     return {letter: arrays[0]} if len(arrays) == 1 else {f"{letter}[{i}]": a for i, a in enumerate(arrays)}
 
 
-def tried_rows(subject: Subject) -> Rows:
+def tried_rows(context: CheckContext) -> Samples:
     """The rows that the anatomy shows."""
-    return subject.train.spread(len(subject.heads[0].outputs), subject.seed)
+    return context.train.spread(len(context.heads[0].outputs), context.seed)
 
 
 def enough_rows(width: int) -> int:
@@ -72,7 +72,7 @@ def enough_rows(width: int) -> int:
     return max(256, min(LOOK, 400_000 // max(width, 1)))
 
 
-def some_rows(rows: Rows, seed: int) -> Rows:
+def some_rows(rows: Samples, seed: int) -> Samples:
     """As many samples as settle a figure of scale."""
     width = sum(math.prod(array.shape[1:]) for array in rows.inputs.values())
     return rows.spread(enough_rows(width), seed)
@@ -111,12 +111,12 @@ def is_constant(array: Array) -> bool:
     return array.size == 0 or bool(np.all(array == array[:1]))
 
 
-def fed_to_embedding(subject: Subject, array: Array, name: str) -> bool:
+def fed_to_embedding(context: CheckContext, array: Array, name: str) -> bool:
     """Whether an input holds ids that an embedding looks up."""
-    raw = tried_rows(subject).inputs[name]
+    raw = tried_rows(context).inputs[name]
     if raw.dtype.kind not in "biuf" or not np.array_equal(raw, np.round(raw)):
         return False
-    readers = [c for c in subject.anatomy.calls if any(holds(a, raw) for a in numbers_in(c.inputs))]
+    readers = [c for c in context.forward_pass.calls if any(holds(a, raw) for a in numbers_in(c.inputs))]
     return any(takes_ids(call.layer) for call in readers)
 
 

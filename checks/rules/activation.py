@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import MIXING, POINTWISE, RANGES, Flow, normalises
 from keras_practice.checks.inspection.forward_pass import Call, Head
 from keras_practice.checks.inspection.layers import (
@@ -30,27 +30,27 @@ from keras_practice.core.steps import innermost
 _UNSCALED = {"Cast", "ExpandDims", "Identity", "Reshape", "Snapshot", "Squeeze", "StopGradient", "Transpose"}
 
 
-def no_nonlinearity(subject: Subject) -> Iterable[Finding]:
+def no_nonlinearity(context: CheckContext) -> Iterable[Finding]:
     """Layers with weights between which nothing nonlinear stands: together no more than one layer.
 
     Source:
         A53; Goodfellow, Bengio and Courville 2016, section 6.1.
     """
-    flow = flow_of(subject)
-    findings = list(_linear_nets(subject, flow))
-    return findings or list(_linear_pairs(subject, flow))
+    flow = flow_of(context)
+    findings = list(_linear_nets(context, flow))
+    return findings or list(_linear_pairs(context, flow))
 
 
-def _linear_nets(subject: Subject, flow: Flow) -> Iterator[Finding]:
-    severity: Severity = "warning" if rebuilds_input(subject) else "error"
-    for head, end in zip(subject.heads, flow.ends, strict=False):
+def _linear_nets(context: CheckContext, flow: Flow) -> Iterator[Finding]:
+    severity: Severity = "warning" if rebuilds_input(context) else "error"
+    for head, end in zip(context.heads, flow.ends, strict=False):
         depth = flow.depth.get(end.name, 0)
         if depth < 2 or not (flow.linear[end.name] or flow.squashed[end.name]):
             continue
         yield Finding(
             "no-nonlinearity",
             severity,
-            output_name(subject, head),
+            output_name(context, head),
             f"{depth} layers with weights follow one another with 0 nonlinear functions in between; "
             "at least 1 is expected.",
             "hidden layers without an activation, which compute no more than a single layer.",
@@ -59,7 +59,7 @@ def _linear_nets(subject: Subject, flow: Flow) -> Iterator[Finding]:
         )
 
 
-def _linear_pairs(subject: Subject, flow: Flow) -> Iterator[Finding]:
+def _linear_pairs(context: CheckContext, flow: Flow) -> Iterator[Finding]:
     """A layer whose output goes as it is into the next one, and is not a narrow low-rank factor."""
     for op in flow.operations:
         first = flow.owner(op)
@@ -105,20 +105,20 @@ def _linear_readers(flow: Flow, op: Any) -> list[Any]:
     return [reader for reader in flow.after(op, stop) if reader.name in flow.weighted]
 
 
-def double_activation(subject: Subject) -> Iterable[Finding]:
+def double_activation(context: CheckContext) -> Iterable[Finding]:
     """An activation that works on what another one has cut already, or batch norm after the output's.
 
     Source:
         A15; Goodfellow, Bengio and Courville 2016, section 6.2.2.
     """
-    flow = flow_of(subject)
-    return gravest_first([*_double(subject, flow), *_norm_after_activation(flow)])
+    flow = flow_of(context)
+    return gravest_first([*_double(context, flow), *_norm_after_activation(flow)])
 
 
-def _double(subject: Subject, flow: Flow) -> Iterator[Finding]:
+def _double(context: CheckContext, flow: Flow) -> Iterator[Finding]:
     last = {
         op.name: head
-        for head, end in zip(subject.heads, flow.ends, strict=False)
+        for head, end in zip(context.heads, flow.ends, strict=False)
         for op in flow.trail(end)
         if op.type in RANGES
     }
@@ -253,20 +253,20 @@ _AT_LIMIT = 0.5
 ADAPTIVE = ("adam", "adamw", "nadam", "adamax", "rmsprop", "adagrad", "adadelta", "lion", "lamb")
 
 
-def saturating_activation(subject: Subject) -> Iterable[Finding]:
+def saturating_activation(context: CheckContext) -> Iterable[Finding]:
     """Hidden sigmoids, tanh or softmax through which no signal gets.
 
     Source:
         A48, A53; Glorot and Bengio 2010, "Understanding the difficulty of training
         deep feedforward neural networks".
     """
-    flow = flow_of(subject)
+    flow = flow_of(context)
     return gravest_first(
-        [*_hidden_softmax(subject, flow), *_deep_sigmoids(subject, flow), *_at_limits(subject, flow)]
+        [*_hidden_softmax(context, flow), *_deep_sigmoids(context, flow), *_at_limits(context, flow)]
     )
 
 
-def _hidden_softmax(subject: Subject, flow: Flow) -> Iterator[Finding]:
+def _hidden_softmax(context: CheckContext, flow: Flow) -> Iterator[Finding]:
     outputs = {op.name for end in flow.ends for op in flow.trail(end)}
     for op in flow.operations:
         if op.type != "Softmax" or op.name in outputs or flow.is_gate(op) or flow.joins_others(op):
@@ -276,7 +276,7 @@ def _hidden_softmax(subject: Subject, flow: Flow) -> Iterator[Finding]:
         units = int(op.outputs[0].shape[-1] or 0)
         yield Finding(
             "saturating-activation",
-            "warning" if rebuilds_input(subject) else "error",
+            "warning" if rebuilds_input(context) else "error",
             flow.name_of(op),
             f"softmax shares a sum of 1 among {units} hidden units; a hidden layer's units are expected to "
             "be independent of each other.",
@@ -286,12 +286,12 @@ def _hidden_softmax(subject: Subject, flow: Flow) -> Iterator[Finding]:
         )
 
 
-def _deep_sigmoids(subject: Subject, flow: Flow) -> Iterator[Finding]:
+def _deep_sigmoids(context: CheckContext, flow: Flow) -> Iterator[Finding]:
     chain = _sigmoid_chain(flow)
     if len(chain) < 3:
         return
     names = {flow.name_of(op) for op in chain}
-    calls = [call for call in subject.anatomy.calls if call.name in names and call.outputs]
+    calls = [call for call in context.forward_pass.calls if call.name in names and call.outputs]
     if len(calls) < 3:
         return
     first, last = variation_of(calls[0].outputs[0]), variation_of(calls[-1].outputs[0])
@@ -301,9 +301,9 @@ def _deep_sigmoids(subject: Subject, flow: Flow) -> Iterator[Finding]:
     before = [layer for op in chain for other in flow.trail(op) for layer in flow.owners.get(other.name, ())]
     normalised = any(normalises(layer) for layer in before) or any(map(flow.is_normalised, chain[:-1]))
     skipped = any(not flow.cuts(op) for op in chain)
-    if normalised or skipped or ratio > 0.25 or once(subject, is_trained):
+    if normalised or skipped or ratio > 0.25 or once(context, is_trained):
         return
-    kind = type(innermost(subject.model.optimizer)).__name__.lower()
+    kind = type(innermost(context.model.optimizer)).__name__.lower()
     least = _FADED_ADAPTIVE if kind in ADAPTIVE else _FADED
     yield Finding(
         "saturating-activation",
@@ -330,15 +330,15 @@ def _sigmoid_chain(flow: Flow) -> list[Any]:
     return max((best[end.name] for end in flow.ends if end.name in best), key=len, default=[])
 
 
-def _at_limits(subject: Subject, flow: Flow) -> Iterator[Finding]:
-    if once(subject, is_trained):
+def _at_limits(context: CheckContext, flow: Flow) -> Iterator[Finding]:
+    if once(context, is_trained):
         return
     seen = set()
     for op in flow.operations:
         if op.type not in ("Tanh", "Sigmoid") or not flow.ahead[op.name] or flow.is_gate(op):
             continue
         name = flow.name_of(op)
-        call = next((c for c in subject.anatomy.calls if c.name == name and c.outputs), None)
+        call = next((c for c in context.forward_pass.calls if c.name == name and c.outputs), None)
         if name in seen or call is None or call.activation not in ("tanh", "sigmoid"):
             continue
         seen.add(name)

@@ -10,8 +10,8 @@ import numpy as np
 import sklearn.ensemble
 
 from keras_practice.checks.findings import Finding, gravest_first
-from keras_practice.checks.inspection.context import Subject
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.context import CheckContext
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.checks.inspection.targets import (
     Target,
     all_finite,
@@ -29,11 +29,11 @@ from keras_practice.core.types import Array
 _SIGNAL = 2.33
 # ... and all below this (p = 0.2) to count as chance.
 _CHANCE = 0.84
-_FEWEST_TO_JUDGE = 100
+_MIN_TO_JUDGE = 100
 _ENOUGH_TO_BE_SURE = 500
 
 
-def uninformative_input(subject: Subject) -> Iterable[Finding]:
+def uninformative_input(context: CheckContext) -> Iterable[Finding]:
     """Labels that three quick learners cannot tell from the inputs: noise, or rows out of step.
 
     Nearest neighbours, ridge regression and a small forest predict each half of up to
@@ -43,39 +43,39 @@ def uninformative_input(subject: Subject) -> Iterable[Finding]:
         A53; Ojala and Garriga 2010, "Permutation tests for studying classifier performance".
     """
     found: list[Finding] = []
-    for head in targets_of(subject)[:2]:
-        found += _judge_information(subject, head)
+    for head in targets_of(context)[:2]:
+        found += _judge_information(context, head)
     return gravest_first(found)
 
 
-def _judge_information(subject: Subject, head: Target) -> Iterator[Finding]:
+def _judge_information(context: CheckContext, head: Target) -> Iterator[Finding]:
     y = head.labels
-    if y.dtype.kind not in "biuf" or y.ndim > 2 or len(y) < _FEWEST_TO_JUDGE or head.loss is None:
+    if y.dtype.kind not in "biuf" or y.ndim > 2 or len(y) < _MIN_TO_JUDGE or head.loss is None:
         return
     targets = label_columns(head, y)
-    if not all_finite(targets) or is_constant(targets) or covers_its_domain(subject.train):
+    if not all_finite(targets) or is_constant(targets) or covers_its_domain(context.train):
         return
-    kinds = [a.dtype.kind for a in subject.train.inputs.values()]
+    kinds = [a.dtype.kind for a in context.train.inputs.values()]
     if any(kind not in "biuf" for kind in kinds):
         return
-    rng = np.random.default_rng(subject.seed)
+    rng = np.random.default_rng(context.seed)
     order = _balanced(targets, is_regression(head), rng)
-    width = sum(math.prod(a.shape[1:]) for a in subject.train.inputs.values())
+    width = sum(math.prod(a.shape[1:]) for a in context.train.inputs.values())
     # Neighbours need many rows, and many columns cost as much as many rows.
     most = 2_000 if width <= 64 else 1_000
-    scores, used = _evidence(subject, targets, order[:most], rng)
+    scores, used = _evidence(context, targets, order[:most], rng)
     if not scores or max(scores.values()) > _SIGNAL:
         return
     # Chance alone leaves one learner between "chance" and "signal" now and then: ask other rows.
     if max(scores.values()) > _CHANCE and len(order) >= 2 * most:
-        scores, used = _evidence(subject, targets, order[most : 2 * most], rng)
+        scores, used = _evidence(context, targets, order[most : 2 * most], rng)
         if not scores or max(scores.values()) > _SIGNAL:
             return
     sure = (
         max(scores.values()) <= _CHANCE
         and used >= _ENOUGH_TO_BE_SURE
-        and _sees_what_the_model_sees(subject)
-        and not _is_discrete(subject.train)
+        and _sees_what_the_model_sees(context)
+        and not _is_discrete(context.train)
     )
     told = ", ".join(f"{name} {score:+.1f}" for name, score in scores.items())
     yield Finding(
@@ -92,10 +92,10 @@ def _judge_information(subject: Subject, head: Target) -> Iterator[Finding]:
 
 
 def _evidence(
-    subject: Subject, targets: Array, rows: Array, rng: np.random.Generator
+    context: CheckContext, targets: Array, rows: Array, rng: np.random.Generator
 ) -> tuple[dict[str, float], int]:
     """Standard errors above chance by learner, stopping at the first that is sure; and the rows used."""
-    features = _features(subject, subject.train.take(rows))
+    features = _features(context, context.train.take(rows))
     if features is None:
         return {}, 0
     wanted = targets[rows].astype(np.float64)
@@ -109,7 +109,7 @@ def _evidence(
     learners: tuple[tuple[str, Callable[[Array, Array], Array]], ...] = (
         ("neighbours", lambda a, b: _neighbours(features, wanted, a, b)),
         ("linear", lambda a, b: _ridge(features, wanted, a, b)),
-        ("forest", lambda a, b: _forest(features, wanted, a, b, subject.seed)),
+        ("forest", lambda a, b: _forest(features, wanted, a, b, context.seed)),
     )
     for name, predict in learners:
         zs = [_above_chance(predict(a, ~a), wanted[~a]) for a in (half, ~half)]
@@ -154,11 +154,11 @@ def _forest(features: Array, wanted: Array, known: Array, asked: Array, seed: in
     return np.asarray(forest.predict(features[asked])).reshape(int(asked.sum()), -1)
 
 
-def _features(subject: Subject, rows: Rows) -> Array | None:
+def _features(context: CheckContext, rows: Samples) -> Array | None:
     """The inputs as columns of unit scale: numbers as they are, ids counted, sequences summed up too."""
     parts = []
     for name, array in rows.inputs.items():
-        if fed_to_embedding(subject, array, name):
+        if fed_to_embedding(context, array, name):
             parts.append(_counted(array))
             continue
         parts.append(as_rows(array).astype(np.float32))
@@ -227,15 +227,15 @@ def _balanced(targets: Array, regression: bool, rng: np.random.Generator) -> Arr
     return np.asarray(order[np.argsort(turn, kind="stable")])
 
 
-def _sees_what_the_model_sees(subject: Subject) -> bool:
+def _sees_what_the_model_sees(context: CheckContext) -> bool:
     """Whether a model has no way to find what columns side by side do not show, as a shape that moves."""
     plain = (keras.layers.Dense, keras.layers.BatchNormalization, keras.layers.Normalization)
     return all(
-        isinstance(call.layer, plain) for call in subject.anatomy.calls if call.layer.trainable_variables
+        isinstance(call.layer, plain) for call in context.forward_pass.calls if call.layer.trainable_variables
     )
 
 
-def _is_discrete(rows: Rows) -> bool:
+def _is_discrete(rows: Samples) -> bool:
     """Whether every column has a few values only, which may hide a parity that no sample shows."""
     for array in rows.spread(500).inputs.values():
         flat = as_rows(array)

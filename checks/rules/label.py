@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.forward_pass import Head
 from keras_practice.checks.inspection.loss_probe import LossProbe, probe_of, same_rank
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
 
 _MANY = 200_000  # Values that are sorted; more would cost seconds and show nothing else.
@@ -20,7 +20,7 @@ _CLOSE = 1e-3  # What label smoothing and float32 leave of a sum that should be 
 _SPACED = 1e-3  # Error in the spacing of labels, as a share of the spacing: float32 of scaled integers.
 # Two values a class are the least that show a spacing; of measured numbers hardly two are equal.
 _SAMPLES_A_VALUE = 2
-_MOST_SCALED = 100  # Classes of a data set such as CIFAR-100; beyond, equal spacing is rounding.
+_MAX_SCALED = 100  # Classes of a data set such as CIFAR-100; beyond, equal spacing is rounding.
 # Draws a unit after which nearly every class has been seen, even a rare one.
 _DRAWS_A_UNIT = 20
 
@@ -93,9 +93,9 @@ SOURCES = {
 }
 
 
-def pairs_of(subject: Subject, stated: Callable[[Head], bool]) -> Iterator[Pair | Finding]:
+def pairs_of(context: CheckContext, stated: Callable[[Head], bool]) -> Iterator[Pair | Finding]:
     """The outputs that have a loss; a finding in place of one whose labels or loss cannot be read."""
-    for position, head in enumerate(subject.heads):
+    for position, head in enumerate(context.heads):
         where = f"output {head.name!r}"
         if head.labels.dtype.kind not in "biuf":
             example = str(head.labels.ravel()[0])
@@ -115,18 +115,18 @@ def pairs_of(subject: Subject, stated: Callable[[Head], bool]) -> Iterator[Pair 
             yield Finding("output-loss", "error", where, seen, cause, fix, SOURCES["output-loss"])
             continue
         if probe is not None:
-            yield _pair(subject, position, head, probe, stated(head))
+            yield _pair(context, position, head, probe, stated(head))
 
 
-def _pair(subject: Subject, position: int, head: Head, probe: LossProbe, stated: bool) -> Pair:
-    rows = Rows(head.labels, head.labels, None, None, True)
-    seen = rows.spread(len(head.outputs), subject.seed).y  # The draw that the forward pass saw.
+def _pair(context: CheckContext, position: int, head: Head, probe: LossProbe, stated: bool) -> Pair:
+    rows = Samples(head.labels, head.labels, None, None, True)
+    seen = rows.spread(len(head.outputs), context.seed).y  # The draw that the forward pass saw.
     linear = not head.activations and any(
         call.activation is None and hasattr(call.layer, "kernel") and _equal(call.outputs, head.outputs)
-        for call in subject.anatomy.calls
+        for call in context.forward_pass.calls
     )
-    reconstructs = any(_equal((values,), head.labels) for values in subject.train.inputs.values())
-    return Pair(head, probe, seen, linear, reconstructs, subject.train.complete, stated, position)
+    reconstructs = any(_equal((values,), head.labels) for values in context.train.inputs.values())
+    return Pair(head, probe, seen, linear, reconstructs, context.train.complete, stated, position)
 
 
 def _equal(arrays: tuple[Array, ...], other: Array) -> bool:
@@ -417,7 +417,7 @@ def _numbers(pair: Pair) -> Finding | None:
         return None
     distinct = _distinct(labels)
     classes = _is_whole(labels) and len(distinct) > 2 and np.array_equal(distinct, np.arange(len(distinct)))
-    classes = classes and len(distinct) <= _MOST_SCALED
+    classes = classes and len(distinct) <= _MAX_SCALED
     if not classes or not (pair.stated or labels.dtype.kind in "iu"):
         return None
     return pair.finding(
@@ -445,7 +445,7 @@ def _continuous(pair: Pair, expected: str) -> Finding:
 def _scaled(pair: Pair, labels: Array) -> Finding | None:
     """Class numbers that were standardised or divided: few values, equally far from each other."""
     distinct = _distinct(labels)
-    few = len(distinct) <= min(_MOST_SCALED, labels.size / _SAMPLES_A_VALUE)
+    few = len(distinct) <= min(_MAX_SCALED, labels.size / _SAMPLES_A_VALUE)
     if not few or len(distinct) < 2 or not _equally_spaced(distinct):
         return None
     return _rescaled(pair, distinct)

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, gravest_first
-from keras_practice.checks.inspection.context import Subject
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.context import CheckContext
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.checks.inspection.targets import (
     FEW_ROWS,
     LOOK,
@@ -29,7 +29,7 @@ from keras_practice.core.types import Array
 
 
 @np.errstate(all="ignore")  # Infinities are the matter of `non_finite_data`.
-def leakage(subject: Subject) -> Iterable[Finding]:
+def leakage(context: CheckContext) -> Iterable[Finding]:
     """Training rows that are in the validation data too, and labels that are among the inputs.
 
     How many rows occur twice within the training set tells how many to expect.
@@ -37,22 +37,22 @@ def leakage(subject: Subject) -> Iterable[Finding]:
     Source:
         A39; Kaufman et al. 2012, "Leakage in data mining".
     """
-    train, val = splits_of(subject)
+    train, val = splits_of(context)
     found: list[Finding] = []
     if val is not None:
-        found += _shared_rows(subject, train, val)
-    for head in targets_of(subject):
-        found += _labels_among_inputs(subject, head)
+        found += _shared_rows(context, train, val)
+    for head in targets_of(context):
+        found += _labels_among_inputs(context, head)
     return gravest_first(found)
 
 
-def _shared_rows(subject: Subject, train: Rows, val: Rows) -> Iterator[Finding]:
+def _shared_rows(context: CheckContext, train: Samples, val: Samples) -> Iterator[Finding]:
     if min(len(train), len(val)) < 10 or set(train.inputs) != set(val.inputs):
         return
     sizes = [(a.shape[1:], val.inputs[name].shape[1:]) for name, a in train.inputs.items()]
     if any(a != b for a, b in sizes) or covers_its_domain(train):
         return
-    asked = val.spread(LOOK, subject.seed)
+    asked = val.spread(LOOK, context.seed)
     ours, theirs = _keys(train, asked)
     known, first, counts = np.unique(ours, return_index=True, return_counts=True)
     place = np.clip(np.searchsorted(known, theirs), 0, len(known) - 1)
@@ -78,7 +78,7 @@ def _shared_rows(subject: Subject, train: Rows, val: Rows) -> Iterator[Finding]:
     )
 
 
-def _keys(train: Rows, val: Rows) -> tuple[Array, Array]:
+def _keys(train: Samples, val: Samples) -> tuple[Array, Array]:
     """A number for each row, equal for equal rows: over a few columns, then all where these agree."""
     few = _hashes(train, val, 16)
     ours, theirs = few
@@ -98,7 +98,7 @@ def _repeated(keys: Array) -> Array:
     return np.asarray(counts[inverse.reshape(-1)] > 1)
 
 
-def _hashes(train: Rows, val: Rows, most: int | None) -> tuple[Array, Array]:
+def _hashes(train: Samples, val: Samples, most: int | None) -> tuple[Array, Array]:
     sums: list[Array] = [np.zeros(len(train), np.uint64), np.zeros(len(val), np.uint64)]
     rng = np.random.default_rng(0)
     for name, array in train.inputs.items():
@@ -140,7 +140,7 @@ def _same_labels(ours: Any, theirs: Any, at: Array, there: Array) -> float:
     return float(np.mean(same))
 
 
-def covers_its_domain(rows: Rows) -> bool:
+def covers_its_domain(rows: Samples) -> bool:
     """Whether the rows are most of the rows there can be, as with a few yes-or-no columns."""
     domain = 1.0
     if any(math.prod(array.shape[1:]) > WIDE for array in rows.inputs.values()):
@@ -156,16 +156,16 @@ def covers_its_domain(rows: Rows) -> bool:
     return distinct >= domain / 8
 
 
-def _labels_among_inputs(subject: Subject, head: Target) -> Iterator[Finding]:
+def _labels_among_inputs(context: CheckContext, head: Target) -> Iterator[Finding]:
     y = head.labels
     if y.dtype.kind not in "biuf" or y.ndim > 2 or len(y) < FEW_ROWS or not all_finite(y):
         return
-    width = sum(math.prod(array.shape[1:]) for array in subject.train.inputs.values())
+    width = sum(math.prod(array.shape[1:]) for array in context.train.inputs.values())
     count = min(len(y), enough_rows(width))
-    rows = np.sort(np.random.default_rng(subject.seed).choice(len(y), count, replace=False))
+    rows = np.sort(np.random.default_rng(context.seed).choice(len(y), count, replace=False))
     targets = label_columns(head, y[rows])
     classes = not is_regression(head)
-    for name, array in subject.train.inputs.items():
+    for name, array in context.train.inputs.items():
         flat = as_rows(array[rows])
         # An autoencoder's labels are its inputs, and a single column may well decide alone.
         if (
@@ -175,7 +175,7 @@ def _labels_among_inputs(subject: Subject, head: Target) -> Iterator[Finding]:
             or not all_finite(flat)
         ):
             continue
-        if fed_to_embedding(subject, array, name):
+        if fed_to_embedding(context, array, name):
             continue
         column = _copy_of(flat, targets, as_rows(y[rows]), classes)
         if column is not None:
@@ -207,10 +207,10 @@ def _unit(columns: Array) -> Array:
     return np.asarray(centred / np.where(length > 1e-9, length, np.inf))
 
 
-def splits_of(subject: Subject) -> tuple[Rows, Rows | None]:
+def splits_of(context: CheckContext) -> tuple[Samples, Samples | None]:
     """What `fit` trains on and what it validates on, once `validation_split` has taken its rows."""
-    train = subject.train
-    end = math.floor(len(train) * (1 - subject.validation_split))
-    if subject.val is not None or not train.complete or not 0 < end < len(train):
-        return train, subject.val
+    train = context.train
+    end = math.floor(len(train) * (1 - context.validation_split))
+    if context.val is not None or not train.complete or not 0 < end < len(train):
+        return train, context.val
     return train.take(slice(0, end)), train.take(slice(end, None))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Check, Subject
+from keras_practice.checks.inspection.context import Check, CheckContext
 from keras_practice.checks.inspection.flow import all_layers
 from keras_practice.core.steps import innermost
 
@@ -62,27 +62,27 @@ _USUAL = {
 }
 
 
-def learning_rate_high(subject: Subject) -> Iterable[Finding]:
+def learning_rate_high(context: CheckContext) -> Iterable[Finding]:
     """A learning rate far above what suits the optimiser.
 
     Source:
         A23, A24; Kingma and Ba 2015.
     """
-    name, usual = _usual(subject)
-    rates = _rates(subject)
+    name, usual = _usual(context)
+    rates = _rates(context)
     if usual is None or not rates:
         return []
     highest = max(rates)
     if not all(math.isfinite(rate) for rate in rates):
         return [_rate_finding("learning-rate-high", "error", name, math.nan, usual.rate)]
     effective = highest
-    if name == "sgd" and (momentum := _setting(subject, "momentum")) < _SLOW_MOMENTUM:
+    if name == "sgd" and (momentum := _setting(context, "momentum")) < _SLOW_MOMENTUM:
         effective *= max(1.0, _lengthens(momentum) / 10)  # More than that is the momentum's own fault.
     # Where weights are large, as in nets of a few inputs, so may the steps be.
-    whole = _weight_size(subject) if usual.scale_free else 0.0
+    whole = _weight_size(context) if usual.scale_free else 0.0
     if effective >= usual.extreme and effective >= whole:
         # With clipping the step is bounded, and a large rate can be meant.
-        severity: Severity = "warning" if _longest_step(subject, highest) < 1 and name == "sgd" else "error"
+        severity: Severity = "warning" if _longest_step(context, highest) < 1 and name == "sgd" else "error"
     elif effective > usual.high:
         severity = "warning"
     else:
@@ -95,27 +95,27 @@ def _lengthens(momentum: float) -> float:
     return 1 / (1 - momentum) if 0 < momentum < 1 else 1.0
 
 
-def learning_rate_low(subject: Subject) -> Iterable[Finding]:
+def learning_rate_low(context: CheckContext) -> Iterable[Finding]:
     """A learning rate that is zero, negative, moves nothing in a hundred epochs, or runs out at once.
 
     Source:
         A23, A42.
     """
-    name, usual = _usual(subject)
-    rates = _rates(subject)
+    name, usual = _usual(context)
+    rates = _rates(context)
     if not rates or not all(math.isfinite(rate) for rate in rates):
         return []
-    steps = _steps(subject)
+    steps = _steps(context)
     if min(rates) < 0:
         return [_rate_finding("learning-rate-low", "error", name, min(rates), usual.rate if usual else 1e-3)]
     total = float(np.mean(rates)) * steps
     if max(rates) == 0:
         return [_rate_finding("learning-rate-low", "error", name, 0.0, usual.rate if usual else 1e-3)]
-    if (short := _runs_out(subject, name)) is not None:
+    if (short := _runs_out(context, name)) is not None:
         return [short]
     if usual is None:
         return []
-    size = _weight_size(subject)
+    size = _weight_size(context)
     severity: Severity | None = None
     if usual.scale_free:
         # All steps together, each in the same direction, against the weights' own size.
@@ -138,19 +138,19 @@ def learning_rate_low(subject: Subject) -> Iterable[Finding]:
     return [_rate_finding("learning-rate-low", severity, name, max(rates), usual.rate, moved)]
 
 
-def _runs_out(subject: Subject, name: str) -> Finding | None:
+def _runs_out(context: CheckContext, name: str) -> Finding | None:
     """A schedule that is over before the data have been seen once: steps were taken for epochs."""
-    schedule = _schedule(subject)
+    schedule = _schedule(context)
     if schedule is None:
         return None
-    steps = np.unique(np.geomspace(1, _steps(subject), _FINE).astype(np.int64)) - 1
+    steps = np.unique(np.geomspace(1, _steps(context), _FINE).astype(np.int64)) - 1
     rates = np.array([float(np.asarray(schedule(int(step)))) for step in steps])
     highest = float(np.abs(rates).max())
     if not np.all(np.isfinite(rates)) or highest == 0:
         return None
     # All steps together, in steps at the highest rate.
     full = float(np.sum(rates[:-1] * np.diff(steps))) / highest
-    epoch = _steps(subject) // _EPOCHS
+    epoch = _steps(context) // _EPOCHS
     if full >= min(epoch, _FEW_STEPS):
         return None
     return Finding(
@@ -189,40 +189,40 @@ def _rate_finding(
     )
 
 
-def _usual(subject: Subject) -> tuple[str, _Usual | None]:
-    name = type(innermost(subject.model.optimizer)).__name__
+def _usual(context: CheckContext) -> tuple[str, _Usual | None]:
+    name = type(innermost(context.model.optimizer)).__name__
     return name.lower() if name.lower() in _USUAL else name, _USUAL.get(name.lower())
 
 
-def _steps(subject: Subject) -> int:
-    samples = subject.train.total or len(subject.train)
-    return _EPOCHS * max(1, math.ceil(samples / max(1, subject.batch_size)))
+def _steps(context: CheckContext) -> int:
+    samples = context.train.total or len(context.train)
+    return _EPOCHS * max(1, math.ceil(samples / max(1, context.batch_size)))
 
 
-def _rates(subject: Subject) -> list[float]:
+def _rates(context: CheckContext) -> list[float]:
     """The learning rate over a hundred epochs; one number where it does not change."""
-    optimizer = innermost(subject.model.optimizer)
+    optimizer = innermost(context.model.optimizer)
     if optimizer is None:
         return []
-    schedule = _schedule(subject)
+    schedule = _schedule(context)
     try:
         if schedule is not None:
-            points = np.unique(np.linspace(0, _steps(subject), _POINTS).astype(np.int64))
+            points = np.unique(np.linspace(0, _steps(context), _POINTS).astype(np.int64))
             return [float(np.asarray(schedule(int(step)))) for step in points]
         return [float(np.asarray(optimizer.learning_rate))]
     except (AttributeError, TypeError, ValueError):
         return []  # An optimiser of the user's own, without a rate that can be read.
 
 
-def _schedule(subject: Subject) -> Any:
+def _schedule(context: CheckContext) -> Any:
     """The schedule of the learning rate; `None` for a number."""
     # The public property gives a schedule's value now, and not its course.
-    schedule = getattr(innermost(subject.model.optimizer), "_learning_rate", None)
+    schedule = getattr(innermost(context.model.optimizer), "_learning_rate", None)
     return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None
 
 
-def _setting(subject: Subject, name: str) -> float:
-    return _number(innermost(subject.model.optimizer), name) or 0.0
+def _setting(context: CheckContext, name: str) -> float:
+    return _number(innermost(context.model.optimizer), name) or 0.0
 
 
 def _number(optimizer: Any, name: str) -> float | None:
@@ -233,22 +233,22 @@ def _number(optimizer: Any, name: str) -> float | None:
         return None
 
 
-def _longest_step(subject: Subject, rate: float) -> float:
+def _longest_step(context: CheckContext, rate: float) -> float:
     """The most that clipping lets a step move an array, relative to the array's norm."""
-    optimizer = innermost(subject.model.optimizer)
+    optimizer = innermost(context.model.optimizer)
     norms = [_number(optimizer, name) for name in ("clipnorm", "global_clipnorm")]
     norms = [norm for norm in norms if norm]
-    arrays = [np.asarray(w, dtype=np.float64) for w in subject.model.trainable_variables if len(w.shape) > 1]
+    arrays = [np.asarray(w, dtype=np.float64) for w in context.model.trainable_variables if len(w.shape) > 1]
     if not norms or not arrays:
         return math.inf
     typical = float(np.median([np.linalg.norm(array) for array in arrays]))
     return rate * min(n for n in norms if n) / typical if typical else math.inf
 
 
-def _weight_size(subject: Subject) -> float:
+def _weight_size(context: CheckContext) -> float:
     """Root mean square of the trainable kernels, as they would be at the start of a training."""
     sizes = []
-    for weight in subject.model.trainable_variables:
+    for weight in context.model.trainable_variables:
         if len(weight.shape) > 1:
             values = np.asarray(weight, dtype=np.float64)
             sizes.append(float(np.sqrt(np.mean(values**2))) if values.size else 0.0)
@@ -256,21 +256,21 @@ def _weight_size(subject: Subject) -> float:
     return float(np.median(sizes)) if sizes else 0.1
 
 
-def optimizer_config(subject: Subject) -> Iterable[Finding]:
+def optimizer_config(context: CheckContext) -> Iterable[Finding]:
     """Momentum, betas, epsilon, clipping and averages outside what works.
 
     Source:
         A20, A21; Kingma and Ba 2015; Sutskever et al. 2013; Pascanu et al. 2013.
     """
-    optimizer = innermost(subject.model.optimizer)
+    optimizer = innermost(context.model.optimizer)
     if optimizer is None:
         return []
     found = [
-        *_momentum(subject, optimizer),
+        *_momentum(context, optimizer),
         *_betas(optimizer),
         *_epsilon(optimizer),
-        *_clipping(subject, optimizer),
-        *_averages(subject, optimizer),
+        *_clipping(context, optimizer),
+        *_averages(context, optimizer),
     ]
     return gravest_first(found)
 
@@ -279,16 +279,16 @@ def _config(severity: Severity, evidence: str, cause: str, fix: str, source: str
     return Finding("optimizer-config", severity, "optimizer", evidence, cause, fix, source)
 
 
-def _momentum(subject: Subject, optimizer: Any) -> Iterator[Finding]:
+def _momentum(context: CheckContext, optimizer: Any) -> Iterator[Finding]:
     for name, usual in (("momentum", 0.9), ("beta_1", 0.9)):
         value = _number(optimizer, name)
         if value is None or 0 <= value < _SLOW_MOMENTUM:
             continue
         broken = not 0 <= value < 1
         # An average over more steps than there are goes on where the first ones went.
-        hopeless = broken or _lengthens(value) > max(_steps(subject), _LONG_FIT)
+        hopeless = broken or _lengthens(value) > max(_steps(context), _LONG_FIT)
         if name == "momentum" and not broken:
-            rate = max(_rates(subject), default=0.0)
+            rate = max(_rates(context), default=0.0)
             hopeless = hopeless or rate * _lengthens(value) / 10 >= _USUAL["sgd"].extreme
         yield _config(
             "error" if hopeless else "warning",
@@ -344,7 +344,7 @@ def _epsilon(optimizer: Any) -> Iterator[Finding]:
 _TIGHT = 1e-4
 
 
-def _clipping(subject: Subject, optimizer: Any) -> Iterator[Finding]:
+def _clipping(context: CheckContext, optimizer: Any) -> Iterator[Finding]:
     usual = _USUAL.get(type(optimizer).__name__.lower())
     for name, normal in (("clipnorm", 1.0), ("clipvalue", 0.5), ("global_clipnorm", 1.0)):
         value = _number(optimizer, name)
@@ -359,9 +359,9 @@ def _clipping(subject: Subject, optimizer: Any) -> Iterator[Finding]:
                 "A21; Pascanu et al. 2013",
             )
         elif value <= _TIGHT:
-            rates = _rates(subject)
-            reach = value * _steps(subject) * (float(np.mean(rates)) if rates else 1e-2)
-            slow = usual is not None and not usual.scale_free and reach < 0.1 * _weight_size(subject)
+            rates = _rates(context)
+            reach = value * _steps(context) * (float(np.mean(rates)) if rates else 1e-2)
+            slow = usual is not None and not usual.scale_free and reach < 0.1 * _weight_size(context)
             yield _config(
                 "error" if slow else "warning",
                 f"{name} is {value:.3g}; about {normal} is expected.",
@@ -373,7 +373,7 @@ def _clipping(subject: Subject, optimizer: Any) -> Iterator[Finding]:
             )
 
 
-def _averages(subject: Subject, optimizer: Any) -> Iterator[Finding]:
+def _averages(context: CheckContext, optimizer: Any) -> Iterator[Finding]:
     if getattr(optimizer, "use_ema", False):
         momentum = _number(optimizer, "ema_momentum") or 0.0
         every = _number(optimizer, "ema_overwrite_frequency")
@@ -387,7 +387,7 @@ def _averages(subject: Subject, optimizer: Any) -> Iterator[Finding]:
                 "A20; Polyak and Juditsky 1992",
             )
     gathered = _number(optimizer, "gradient_accumulation_steps")
-    steps = _steps(subject) // _EPOCHS
+    steps = _steps(context) // _EPOCHS
     if gathered and gathered > 10 * steps:
         yield _config(
             "warning",
@@ -403,19 +403,19 @@ def _averages(subject: Subject, optimizer: Any) -> Iterator[Finding]:
 _LONG = 100
 
 
-def no_clipping(subject: Subject) -> Iterable[Finding]:
+def no_clipping(context: CheckContext) -> Iterable[Finding]:
     """Recurrent layers trained without a limit on the gradient.
 
     Source:
         A21; Pascanu et al. 2013, "On the difficulty of training recurrent neural networks".
     """
-    optimizer = innermost(subject.model.optimizer)
+    optimizer = innermost(context.model.optimizer)
     if optimizer is None:
         return []
     if any(_number(optimizer, name) for name in ("clipnorm", "clipvalue", "global_clipnorm")):
         return []
     layers = [
-        layer for layer in all_layers(subject.model) if _is_recurrent(layer) and layer.trainable_weights
+        layer for layer in all_layers(context.model) if _is_recurrent(layer) and layer.trainable_weights
     ]
     if not layers:
         return []
@@ -423,7 +423,7 @@ def no_clipping(subject: Subject) -> Iterable[Finding]:
     simple = any(isinstance(layer, keras.layers.SimpleRNN) for layer in layers) or isinstance(
         optimizer, keras.optimizers.SGD
     )
-    length = max((_length(subject, layer) for layer in layers), default=0)
+    length = max((_length(context, layer) for layer in layers), default=0)
     return [
         Finding(
             "no-clipping",
@@ -444,8 +444,8 @@ def _is_recurrent(layer: Any) -> bool:
     )
 
 
-def _length(subject: Subject, layer: Any) -> int:
-    for call in subject.anatomy.calls:
+def _length(context: CheckContext, layer: Any) -> int:
+    for call in context.forward_pass.calls:
         inside = getattr(call.layer, "forward_layer", None) is layer
         if (call.layer is layer or inside) and call.inputs and call.inputs[0].ndim > 2:
             return int(call.inputs[0].shape[1])

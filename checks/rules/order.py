@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject, loss_name
+from keras_practice.checks.inspection.context import CheckContext, loss_name
 from keras_practice.checks.inspection.targets import (
     FEW_ROWS,
     Target,
@@ -26,29 +26,31 @@ from keras_practice.checks.rules.row import of_keras
 from keras_practice.core.types import Array
 
 
-def ordered_data(subject: Subject) -> Iterable[Finding]:
+def ordered_data(context: CheckContext) -> Iterable[Finding]:
     """Rows sorted by label where `fit` would not mix them, or would split before it does.
 
     Source:
         A39; Bengio 2012, "Practical recommendations".
     """
     found: list[Finding] = []
-    for head in targets_of(subject)[:1]:
+    for head in targets_of(context)[:1]:
         labels = one_label_a_row(head)
         if labels is None or len(labels) < FEW_ROWS:
             continue
         regression = is_regression(head)
-        end = len(splits_of(subject)[0])
-        if not subject.shuffle:
-            found += _unmixed_batches(subject, head, labels[:end], regression)
-        if end < len(labels) and subject.val is None:
+        end = len(splits_of(context)[0])
+        if not context.shuffle:
+            found += _unmixed_batches(context, head, labels[:end], regression)
+        if end < len(labels) and context.val is None:
             split = _other_targets if regression else _other_classes
             found += split(head, labels[:end], labels[end:])
     return gravest_first(found)
 
 
-def _unmixed_batches(subject: Subject, head: Target, labels: Array, regression: bool) -> Iterator[Finding]:
-    size = max(subject.batch_size, 16)
+def _unmixed_batches(
+    context: CheckContext, head: Target, labels: Array, regression: bool
+) -> Iterator[Finding]:
+    size = max(context.batch_size, 16)
     whole = len(labels) // size * size
     if whole < 2 * size:
         return
@@ -146,31 +148,31 @@ def _other_targets(head: Target, train: Array, val: Array) -> Iterator[Finding]:
         )
 
 
-def class_imbalance(subject: Subject) -> Iterable[Finding]:
+def class_imbalance(context: CheckContext) -> Iterable[Finding]:
     """Classes that are rare, missing, or alone.
 
     Source:
         A40; He and Garcia 2009, "Learning from imbalanced data".
     """
     found: list[Finding] = []
-    for head in targets_of(subject):
+    for head in targets_of(context):
         if head.loss is None or head.labels.dtype.kind not in "biuf" or not all_finite(head.labels):
             continue
         labels = head.labels
         if is_constant(labels):
-            found += _one_value(subject, head, labels)
+            found += _one_value(context, head, labels)
         elif not is_regression(head):
             columns = is_multilabel(head)
-            found += _rare_labels(head, labels) if columns else _rare_classes(subject, head, labels)
+            found += _rare_labels(head, labels) if columns else _rare_classes(context, head, labels)
     return gravest_first(found)
 
 
-def _one_value(subject: Subject, head: Target, labels: Array) -> Iterator[Finding]:
+def _one_value(context: CheckContext, head: Target, labels: Array) -> Iterator[Finding]:
     classes = any(word in loss_name(head.loss) for word in ("crossentropy", "hinge", "focal"))
     if not classes and (not of_keras(head.loss) or len(labels) < 2):
         return  # A loss of one's own may not look at its labels.
     # Not everything of a stream was read, and the rest may hold the other classes.
-    sure = classes and subject.train.complete and len(labels) >= 2
+    sure = classes and context.train.complete and len(labels) >= 2
     yield Finding(
         "class-imbalance",
         "error" if sure else "warning",
@@ -182,12 +184,12 @@ def _one_value(subject: Subject, head: Target, labels: Array) -> Iterator[Findin
     )
 
 
-def _rare_classes(subject: Subject, head: Target, labels: Array) -> Iterator[Finding]:
+def _rare_classes(context: CheckContext, head: Target, labels: Array) -> Iterator[Finding]:
     codes = class_codes(head, labels)
     if codes is None:
         return
     known = max(int(codes.max()) + 1, head.units if is_categorical(head) else 2)
-    weight = subject.train.weight
+    weight = context.train.weight
     weights = None
     if weight is not None and weight.ndim == 1 and labels.ndim <= 2 and len(weight) >= len(codes):
         weights = weight[: len(codes)]
@@ -196,7 +198,7 @@ def _rare_classes(subject: Subject, head: Target, labels: Array) -> Iterator[Fin
     present = numbers > 0
     absent = np.flatnonzero(~present)
     # With 20 rows a class, a class of ordinary share is missing once in e^20.
-    if len(absent) and len(codes) >= 20 * known and subject.train.complete:
+    if len(absent) and len(codes) >= 20 * known and context.train.complete:
         yield Finding(
             "class-imbalance",
             "warning",

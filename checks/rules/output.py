@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import SEVERITIES, Finding
-from keras_practice.checks.inspection.context import Check, Subject
+from keras_practice.checks.inspection.context import Check, CheckContext
 from keras_practice.checks.inspection.forward_pass import Head
 from keras_practice.checks.inspection.loss_probe import goes_back_to_logits
 from keras_practice.checks.rules.label import SOURCES, Pair, encoding, pairs_of, values
@@ -61,20 +61,20 @@ class CompiledMetric:
     by_name: bool
 
 
-def check_outputs(subject: Subject) -> Iterable[Finding]:
+def check_outputs(context: CheckContext) -> Iterable[Finding]:
     """Labels, last activation, loss and metrics of every output, most severe first.
 
     Source:
         A15, A16, A27, A40; Goodfellow, Bengio and Courville 2016, section 6.2.
     """
-    metrics = metrics_of(subject.model, subject.heads)
-    found = [*_without_loss(subject), *_unweighted(subject)]
-    for pair in pairs_of(subject, lambda head: _says_classes(subject, metrics, head)):
+    metrics = metrics_of(context.model, context.heads)
+    found = [*_without_loss(context), *_unweighted(context)]
+    for pair in pairs_of(context, lambda head: _says_classes(context, metrics, head)):
         if isinstance(pair, Finding):
             found.append(pair)
             continue
         first = _one_unit(pair) or encoding(pair) or _shapes(pair)
-        found += [first] if first is not None else _of_matching(subject, pair, metrics)
+        found += [first] if first is not None else _of_matching(context, pair, metrics)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -124,10 +124,10 @@ def _plain(name: Any) -> str:
     return str(name).replace("_", "").lower()
 
 
-def _says_classes(subject: Subject, metrics: tuple[CompiledMetric, ...], head: Head) -> bool:
+def _says_classes(context: CheckContext, metrics: tuple[CompiledMetric, ...], head: Head) -> bool:
     """Whether the user says that the labels are classes, by a task or by an accuracy."""
     counted = any(metric.output == head.name and metric.name in _ACCURACIES for metric in metrics)
-    task = subject.task if head is subject.heads[0] else None
+    task = context.task if head is context.heads[0] else None
     return counted or (task is not None and task.kind == "multiclass")
 
 
@@ -135,10 +135,10 @@ def _is_error(finding: Finding | None) -> bool:
     return finding is not None and finding.severity == "error"
 
 
-def _of_matching(subject: Subject, pair: Pair, metrics: tuple[CompiledMetric, ...]) -> Iterator[Finding]:
+def _of_matching(context: CheckContext, pair: Pair, metrics: tuple[CompiledMetric, ...]) -> Iterator[Finding]:
     """Faults of an output whose shape suits its labels."""
     labels = values(pair)
-    yield from _value_findings(subject, pair, labels)
+    yield from _value_findings(context, pair, labels)
     summed = reduction(pair)
     if summed is not None:
         yield summed
@@ -148,13 +148,13 @@ def _of_matching(subject: Subject, pair: Pair, metrics: tuple[CompiledMetric, ..
             yield pair.finding("metric-task", *misused)
 
 
-def _value_findings(subject: Subject, pair: Pair, labels: Finding | None) -> Iterator[Finding]:
+def _value_findings(context: CheckContext, pair: Pair, labels: Finding | None) -> Iterator[Finding]:
     """At most one finding for one fault: what comes first explains what would follow."""
     if labels is not None:
         yield labels
         if labels.severity == "error" and labels.check in ("label-task", "output-units"):
             return
-    at_odds = _at_odds(subject, pair) or _undefined(pair)
+    at_odds = _at_odds(context, pair) or _undefined(pair)
     if at_odds is not None:
         yield at_odds
     if _is_error(at_odds) or _is_error(labels):
@@ -202,19 +202,19 @@ def _undefined(pair: Pair) -> Finding | None:
     return None
 
 
-def _unweighted(subject: Subject) -> Iterator[Finding]:
+def _unweighted(context: CheckContext) -> Iterator[Finding]:
     """Outputs whose loss counts nothing."""
     try:
-        weights = (subject.model.get_compile_config() or {}).get("loss_weights")
+        weights = (context.model.get_compile_config() or {}).get("loss_weights")
     except Exception:  # A user's metric or optimiser that cannot be written down.
         return
-    for i, head in enumerate(subject.heads):
+    for i, head in enumerate(context.heads):
         if isinstance(weights, dict):
             weight = weights.get(head.name)
         elif isinstance(weights, (list, tuple)) and i < len(weights):
             weight = weights[i]
         else:
-            weight = weights if len(subject.heads) == 1 else None
+            weight = weights if len(context.heads) == 1 else None
         if weight == 0 and head.loss is not None:
             yield Finding(
                 "disconnected",
@@ -227,13 +227,13 @@ def _unweighted(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _without_loss(subject: Subject) -> Iterator[Finding]:
-    kind = type(subject.model)
+def _without_loss(context: CheckContext) -> Iterator[Finding]:
+    kind = type(context.model)
     own = any(
         getattr(kind, method, None) is not getattr(keras.Model, method, None)
         for method in ("train_step", "compute_loss", "compute_loss_and_updates")
     )
-    if own or subject.model.losses or any(head.loss is not None for head in subject.heads):
+    if own or context.model.losses or any(head.loss is not None for head in context.heads):
         return
     yield Finding(
         "output-loss",
@@ -299,11 +299,11 @@ def _one_unit(pair: Pair) -> Finding | None:
     return None
 
 
-def _at_odds(subject: Subject, pair: Pair) -> Finding | None:
+def _at_odds(context: CheckContext, pair: Pair) -> Finding | None:
     rules: tuple[Callable[[Pair], Finding | None], ...] = (
         _squashed_before,
         _no_probability,
-        lambda pair: _squashed_logits(subject, pair),
+        lambda pair: _squashed_logits(context, pair),
         _other_axis,
         _sigmoid_for_softmax,
         _softmax_for_sigmoid,
@@ -358,7 +358,7 @@ def _no_probability(pair: Pair) -> Finding | None:
     )
 
 
-def _squashed_logits(subject: Subject, pair: Pair) -> Finding | None:
+def _squashed_logits(context: CheckContext, pair: Pair) -> Finding | None:
     if not pair.probe.takes_logits or pair.last not in _RANGES:
         return None
     evidence = (
@@ -366,8 +366,8 @@ def _squashed_logits(subject: Subject, pair: Pair) -> Finding | None:
     )
     fix = "leave the last activation away, or set from_logits=False."
     if pair.last in _SQUASHING:
-        x = subject.train.spread(len(pair.outputs), subject.seed).x
-        if goes_back_to_logits(pair.probe, subject.model, pair.position, x, pair.seen):
+        x = context.train.spread(len(pair.outputs), context.seed).x
+        if goes_back_to_logits(pair.probe, context.model, pair.position, x, pair.seen):
             cause = (
                 "from_logits=True beside an activation: Keras passes over it in training, with a warning, "
             )

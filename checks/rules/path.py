@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import Flow, all_layers
 from keras_practice.checks.inspection.gradients import pull_of
 from keras_practice.checks.inspection.layers import (
@@ -25,9 +25,9 @@ from keras_practice.checks.inspection.layers import (
     once,
     rebuilds_input,
 )
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 
 _STOPS_GRADIENT = {
     "ArgMax",
@@ -53,13 +53,13 @@ _STOPS_GRADIENT = {
 }
 
 
-def frozen(subject: Subject) -> Iterable[Finding]:
+def frozen(context: CheckContext) -> Iterable[Finding]:
     """Weights that training leaves as they are, though they know nothing yet.
 
     Source:
         A30.
     """
-    model = subject.model
+    model = context.model
     total = sum(math.prod(v.shape) for v in model.weights)
     if not model.trainable_variables:
         return [
@@ -77,13 +77,13 @@ def frozen(subject: Subject) -> Iterable[Finding]:
                 "A30",
             )
         ]
-    if once(subject, is_trained):
+    if once(context, is_trained):
         return []
-    flow = flow_of(subject)
+    flow = flow_of(context)
     layers = [layer for layer in all_layers(model) if isinstance(layer, STACKED) and layer.built]
     random = [layer for layer in layers if not layer.trainable_weights and is_fresh(layer)]
     if not random:
-        return list(_untrained_arrays(subject))
+        return list(_untrained_arrays(context))
     size = sum(math.prod(w.shape) for layer in random for w in layer.weights)
     learns = sum(math.prod(w.shape) for w in model.trainable_variables)
     last = [layer for layer in random if any(flow.ahead[op.name] == 0 for op in flow.products(layer))]
@@ -106,9 +106,9 @@ def frozen(subject: Subject) -> Iterable[Finding]:
     ]
 
 
-def _untrained_arrays(subject: Subject) -> Iterator[Finding]:
+def _untrained_arrays(context: CheckContext) -> Iterator[Finding]:
     """Weights drawn at random that a layer keeps from training, though it is trainable itself."""
-    for layer in layers_of(subject):
+    for layer in layers_of(context):
         if isinstance(layer, keras.layers.Normalization) or not layer.trainable:
             continue
         others = {id(w) for inner in all_layers(layer)[1:] for w in inner.weights}
@@ -133,35 +133,35 @@ def _untrained_arrays(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def disconnected(subject: Subject) -> Iterable[Finding]:
+def disconnected(context: CheckContext) -> Iterable[Finding]:
     """Trainable arrays that the loss cannot move, for want of a gradient.
 
     Source:
         A3, A48.
     """
-    pull = pull_of(subject)
+    pull = pull_of(context)
     if pull is None:
         return []
-    weights = subject.model.trainable_variables
+    weights = context.model.trainable_variables
     missing = [w for w in weights if pull.gradients[id(w)] is None]
     silent = [w for w in weights if pull.gradients[id(w)] is not None and not np.any(pull.gradients[id(w)])]
     if not missing and not silent:
         return []
-    flow = flow_of(subject)
+    flow = flow_of(context)
     block = _blocks(flow, {id(w) for w in missing or silent})
     if not missing:
         # Units that are dead or saturated have a gradient of 0 too, which is another matter.
         if block is None:
             return []
         missing = silent
-    names = list(dict.fromkeys(_layer_of(subject.model, w) for w in missing))
+    names = list(dict.fromkeys(_layer_of(context.model, w) for w in missing))
     lost = sum(math.prod(w.shape) for w in missing)
     total = sum(math.prod(w.shape) for w in weights)
     # What stands behind rounding or a choice can never be trained; stop_gradient may be meant.
     severity: Severity = (
         "error" if lost > total / (2 if block is None or block[1] == _STOP else 10) else "warning"
     )
-    if len(missing) < len(weights) and any(head.loss is None for head in subject.heads):
+    if len(missing) < len(weights) and any(head.loss is None for head in context.heads):
         severity = "info"
     if block:
         cause = f"{block[1]} in {block[0]}, through which no gradient goes."
@@ -212,7 +212,7 @@ def _layer_of(model: keras.Model, weight: Any) -> str:
 
 _STOP = "stop_gradient"
 # More than half of what is given has no bearing on what comes out.
-_MOST_UNREAD = 0.5
+_MAX_UNREAD = 0.5
 _CROPS = (
     keras.layers.Cropping1D,
     keras.layers.Cropping2D,
@@ -222,17 +222,17 @@ _CROPS = (
 )
 
 
-def ignores_input(subject: Subject) -> Iterable[Finding]:
+def ignores_input(context: CheckContext) -> Iterable[Finding]:
     """Inputs, or most numbers of one, that have no bearing on the output.
 
     Source:
         A53; Karpathy 2019, "A recipe for training neural networks".
     """
-    pull = pull_of(subject)
-    if pull is None or len(subject.train) < 2 or once(subject, is_trained):
+    pull = pull_of(context)
+    if pull is None or len(context.train) < 2 or once(context, is_trained):
         return []
-    rows = subject.train.spread(TRIED, subject.seed)
-    if any(isinstance(layer, keras.layers.Embedding) and _all_equal(layer) for layer in layers_of(subject)):
+    rows = context.train.spread(TRIED, context.seed)
+    if any(isinstance(layer, keras.layers.Embedding) and _all_equal(layer) for layer in layers_of(context)):
         return []  # Then no word differs from another, whatever becomes of it.
     found = []
     for name, values in rows.inputs.items():
@@ -240,15 +240,15 @@ def ignores_input(subject: Subject) -> Iterable[Finding]:
             gradient = pull.inputs[name]
             read = np.zeros(values.shape[1:], bool) if gradient is None else np.any(gradient, axis=0)
         elif values.dtype.kind in "iu":
-            read = np.full(values.shape[1:], _bears_on_the_output(subject, rows, name))
+            read = np.full(values.shape[1:], _bears_on_the_output(context, rows, name))
         else:
             continue
         varies = np.any(values != values[:1], axis=0)
         unread = float(np.mean(np.logical_not(read[varies]))) if varies.any() else 0.0
-        where = _lost_at(subject, name) if unread == 1 else name
+        where = _lost_at(context, name) if unread == 1 else name
         # Through hundreds of steps of a sound recurrent layer the gradient underflows to 0 as well.
-        partly = any(isinstance(layer, (*_CROPS, keras.layers.RNN)) for layer in layers_of(subject))
-        if where is None or unread <= _MOST_UNREAD or (unread < 1 and partly):
+        partly = any(isinstance(layer, (*_CROPS, keras.layers.RNN)) for layer in layers_of(context))
+        if where is None or unread <= _MAX_UNREAD or (unread < 1 and partly):
             continue
         found.append(
             Finding(
@@ -273,22 +273,22 @@ def _all_equal(embedding: keras.layers.Embedding) -> bool:
     return values.size > 1 and bool(np.ptp(values) == 0)
 
 
-def _bears_on_the_output(subject: Subject, rows: Rows, name: str) -> bool:
+def _bears_on_the_output(context: CheckContext, rows: Samples, name: str) -> bool:
     """Whether outputs change when one input is taken from other samples."""
     moved = {key: np.roll(a, 1, axis=0) if key == name else a for key, a in rows.inputs.items()}
     x = moved if isinstance(rows.x, dict) else keras.tree.pack_sequence_as(rows.x, list(moved.values()))
-    with borrowed(subject.model, rows.x):
-        one, other = (keras.tree.flatten(subject.model(inputs, training=False)) for inputs in (rows.x, x))
+    with preserved(context.model, rows.x):
+        one, other = (keras.tree.flatten(context.model(inputs, training=False)) for inputs in (rows.x, x))
     return any(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True))
 
 
-def _lost_at(subject: Subject, name: str) -> str | None:
+def _lost_at(context: CheckContext, name: str) -> str | None:
     """The place where all that one input says is lost; `None` where weights or dead units lose it."""
-    if len(subject.train.inputs) > 1:
+    if len(context.train.inputs) > 1:
         return name
-    if any(_differs(out) for out in keras.tree.flatten(subject.anatomy.outputs)):
+    if any(_differs(out) for out in keras.tree.flatten(context.forward_pass.outputs)):
         return None  # The loss has no use for it; the output does.
-    for call in subject.anatomy.calls:
+    for call in context.forward_pass.calls:
         if isinstance(call.layer, keras.layers.InputLayer) or not call.inputs or not call.outputs:
             continue
         if not any(_differs(a) for a in call.inputs):
@@ -306,21 +306,21 @@ def _differs(values: Array) -> bool:
 _MANY_WEIGHTS = 1_000
 
 
-def capacity(subject: Subject) -> Iterable[Finding]:
+def capacity(context: CheckContext) -> Iterable[Finding]:
     """A hidden layer too narrow for what the output has to tell.
 
     Source:
         A11, A54.
     """
-    flow = flow_of(subject)
-    narrow = [] if rebuilds_input(subject) else list(_too_narrow(subject, flow))
-    return gravest_first([*narrow, *_oversized(subject)])
+    flow = flow_of(context)
+    narrow = [] if rebuilds_input(context) else list(_too_narrow(context, flow))
+    return gravest_first([*narrow, *_oversized(context)])
 
 
-def _too_narrow(subject: Subject, flow: Flow) -> Iterator[Finding]:
-    classes = subject.task.outputs if subject.task and subject.task.kind == "multiclass" else 0
+def _too_narrow(context: CheckContext, flow: Flow) -> Iterator[Finding]:
+    classes = context.task.outputs if context.task and context.task.kind == "multiclass" else 0
     widest = 0
-    for call in calls_of(subject, (*SCALED, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)):
+    for call in calls_of(context, (*SCALED, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)):
         width = math.prod(call.outputs[0].shape[1:])
         op = next((o for _, outs in flow.inner.get(id(call.layer), ()) for o in outs[:1]), None)
         wider_before, widest = widest > width, max(widest, width)
@@ -346,10 +346,10 @@ def _too_narrow(subject: Subject, flow: Flow) -> Iterator[Finding]:
         )
 
 
-def _oversized(subject: Subject) -> Iterator[Finding]:
-    weights = sum(math.prod(v.shape) for v in subject.model.trainable_variables)
-    samples = subject.train.total
-    if samples and weights > _MANY_WEIGHTS * samples and not once(subject, is_trained):
+def _oversized(context: CheckContext) -> Iterator[Finding]:
+    weights = sum(math.prod(v.shape) for v in context.model.trainable_variables)
+    samples = context.train.total
+    if samples and weights > _MANY_WEIGHTS * samples and not once(context, is_trained):
         yield Finding(
             "capacity",
             "info",

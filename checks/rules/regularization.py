@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import POINTWISE, RANGES, Flow, Layer
 from keras_practice.checks.inspection.forward_pass import Call
 from keras_practice.checks.inspection.gradients import pull_of
@@ -46,15 +46,15 @@ _STRONG, _EXTREME, _HOPELESS = 0.5, 0.8, 0.95
 _NOISY = 0.25
 
 
-def dropout_rate(subject: Subject) -> Iterable[Finding]:
+def dropout_rate(context: CheckContext) -> Iterable[Finding]:
     """Dropout that leaves too little of the signal, or none now and then.
 
     Source:
         A1, A37; Srivastava et al. 2014, "Dropout".
     """
-    flow = flow_of(subject)
+    flow = flow_of(context)
     found, before = [], None
-    for call in subject.anatomy.calls:
+    for call in context.forward_pass.calls:
         layer = call.layer
         rates = [getattr(layer, name, 0.0) for name in ("dropout", "recurrent_dropout")]
         if isinstance(layer, keras.layers.Bidirectional):
@@ -63,14 +63,14 @@ def dropout_rate(subject: Subject) -> Iterable[Finding]:
         if isinstance(layer, _DROPOUTS):
             rate = number_of(getattr(layer, "rate", 0.0))
             if rate > 0 and call.outputs:
-                found.append(_after_output(subject, flow, call, rate) or _dropped(flow, call, rate, before))
+                found.append(_after_output(context, flow, call, rate) or _dropped(flow, call, rate, before))
                 before = (rate, call.outputs[0])
         elif isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)):
             found += [_dropped_inside(call, number_of(rate)) for rate in rates]
     return gravest_first(finding for finding in found if finding is not None)
 
 
-def _after_output(subject: Subject, flow: Flow, call: Call, rate: float) -> Finding | None:
+def _after_output(context: CheckContext, flow: Flow, call: Call, rate: float) -> Finding | None:
     ends = {end.name for end in flow.ends}
     passes = {*POINTWISE, *RANGES}
     for _, outputs in flow.inner.get(id(call.layer), ()):
@@ -151,18 +151,18 @@ def _too_much(severity: Severity, name: str, evidence: str) -> Finding:
 _FEW_VALUES = 8
 
 
-def batch_norm_batch(subject: Subject) -> Iterable[Finding]:
+def batch_norm_batch(context: CheckContext) -> Iterable[Finding]:
     """Batch normalisation over too few values, or of the output itself.
 
     Source:
         A1, A26; Ioffe and Szegedy 2015; Wu and He 2018, "Group normalization".
     """
-    total = subject.train.total or len(subject.train)
-    batch = max(1, min(subject.batch_size, total))
+    total = context.train.total or len(context.train)
+    batch = max(1, min(context.batch_size, total))
     found: dict[tuple[int, int], list[str]] = {}
-    flow = flow_of(subject)
+    flow = flow_of(context)
     findings = []
-    for call in calls_of(subject, keras.layers.BatchNormalization):
+    for call in calls_of(context, keras.layers.BatchNormalization):
         shape = call.inputs[0].shape
         if not call.layer.trainable or len(shape) < 2:
             continue
@@ -171,7 +171,7 @@ def batch_norm_batch(subject: Subject) -> Iterable[Finding]:
         values = batch * math.prod(places)
         if values < _FEW_VALUES:
             found.setdefault((values, batch), []).append(call.name)
-        findings += list(_norm_of_output(subject, flow, call))
+        findings += list(_norm_of_output(context, flow, call))
     for (values, batch), names in sorted(found.items()):
         findings.append(
             Finding(
@@ -189,8 +189,8 @@ def batch_norm_batch(subject: Subject) -> Iterable[Finding]:
     return gravest_first(findings)
 
 
-def _norm_of_output(subject: Subject, flow: Flow, call: Call) -> Iterator[Finding]:
-    for head, end in zip(subject.heads, flow.ends, strict=False):
+def _norm_of_output(context: CheckContext, flow: Flow, call: Call) -> Iterator[Finding]:
+    for head, end in zip(context.heads, flow.ends, strict=False):
         trail = flow.trail(end)
         mine = [i for i, op in enumerate(trail) if flow.owner(op) is call.layer]
         if not mine or any(op.type in RANGES for op in trail[mine[0] :]):
@@ -201,7 +201,7 @@ def _norm_of_output(subject: Subject, flow: Flow, call: Call) -> Iterator[Findin
             "batch-norm-batch",
             "warning",
             call.name,
-            f"batch normalisation stands after the last weights of {output_name(subject, head)} and makes "
+            f"batch normalisation stands after the last weights of {output_name(context, head)} and makes "
             "each prediction depend on the rest of its batch; 0 such layers are expected there.",
             "a batch normalisation after the output layer.",
             f"take {call.name} away, or put it before the last layer.",
@@ -217,7 +217,7 @@ _SHRUNK, _SMALLER = 0.1, 0.3
 _STRONG_DECAY = 0.5
 
 
-def over_regularized(subject: Subject) -> Iterable[Finding]:
+def over_regularized(context: CheckContext) -> Iterable[Finding]:
     """Penalties, constraints or decay that outweigh what the data can teach.
 
     The cheapest useful net passes one signal of unit size through each layer. If the
@@ -226,25 +226,25 @@ def over_regularized(subject: Subject) -> Iterable[Finding]:
     Source:
         A4, A5, A6; Goodfellow, Bengio and Courville 2016, section 7.1.
     """
-    flow = flow_of(subject)
-    findings = [*_dear(subject, flow), *_pushed_to_zero(subject), *_constrained(flow, subject)]
-    return gravest_first([*findings, *_silenced(subject), *_decayed(subject)])
+    flow = flow_of(context)
+    findings = [*_dear(context, flow), *_pushed_to_zero(context), *_constrained(flow, context)]
+    return gravest_first([*findings, *_silenced(context), *_decayed(context)])
 
 
-def _dear(subject: Subject, flow: Flow) -> Iterator[Finding]:
+def _dear(context: CheckContext, flow: Flow) -> Iterator[Finding]:
     costs: dict[str, float] = {}
-    signals = _signals(subject)
-    for layer in layers_of(subject):
+    signals = _signals(context)
+    for layer in layers_of(context):
         cost = _penalty_cost(flow, layer, signals)
         if cost > 0 and layer.trainable:
             costs[str(layer.name)] = costs.get(str(layer.name), 0.0) + cost
-    decay = _plain_decay(subject.model.optimizer)
+    decay = _plain_decay(context.model.optimizer)
     if decay:
         for op in flow.operations:
             layer = flow.owner(op)
             if op.name in flow.weighted and isinstance(layer, STACKED) and not flow.is_normalised(op):
                 costs[str(layer.name)] = costs.get(str(layer.name), 0.0) + decay / 2 * signals
-    pull = pull_of(subject) if costs else None
+    pull = pull_of(context) if costs else None
     if pull is None or not math.isfinite(pull.loss) or pull.loss <= 0:
         return
     share = sum(costs.values()) / pull.loss
@@ -263,12 +263,12 @@ def _dear(subject: Subject, flow: Flow) -> Iterator[Finding]:
     )
 
 
-def _signals(subject: Subject) -> int:
+def _signals(context: CheckContext) -> int:
     """How many independent numbers the output must tell at least."""
-    head = subject.heads[0]
-    if subject.task is not None and subject.task.kind == "multiclass":
-        return max(1, subject.task.outputs - 1)
-    return 1 if head.units < 2 or subject.task is None else min(head.units, 4)
+    head = context.heads[0]
+    if context.task is not None and context.task.kind == "multiclass":
+        return max(1, context.task.outputs - 1)
+    return 1 if head.units < 2 or context.task is None else min(head.units, 4)
 
 
 def _penalty_cost(flow: Flow, layer: Layer, signals: int) -> float:
@@ -297,16 +297,16 @@ def _plain_decay(optimizer: Any) -> float:
     return number_of(getattr(optimizer, "weight_decay", None) or 0.0)
 
 
-def _pushed_to_zero(subject: Subject) -> Iterator[Finding]:
+def _pushed_to_zero(context: CheckContext) -> Iterator[Finding]:
     """L1 penalties stronger than the loss's pull at any weight of their array."""
     layers = [
         layer
-        for layer in layers_of(subject)
+        for layer in layers_of(context)
         if number_of(getattr(getattr(layer, "kernel_regularizer", None), "l1", 0.0)) > 0
         and layer.trainable
         and getattr(layer, "kernel", None) is not None
     ]
-    pull = pull_of(subject) if layers and not once(subject, is_trained) else None
+    pull = pull_of(context) if layers and not once(context, is_trained) else None
     for layer in layers if pull is not None else ():
         gradient = pull.gradients.get(id(layer.kernel)) if pull is not None else None
         push = number_of(layer.kernel_regularizer.l1)
@@ -328,8 +328,8 @@ def _pushed_to_zero(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _constrained(flow: Flow, subject: Subject) -> Iterator[Finding]:
-    for layer in layers_of(subject):
+def _constrained(flow: Flow, context: CheckContext) -> Iterator[Finding]:
+    for layer in layers_of(context):
         constraint: Any = getattr(layer, "kernel_constraint", None)
         kernel = kernel_of(layer) if constraint is not None and isinstance(layer, STACKED) else None
         products = flow.products(layer) if kernel is not None else []
@@ -351,12 +351,12 @@ def _constrained(flow: Flow, subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _silenced(subject: Subject) -> Iterator[Finding]:
+def _silenced(context: CheckContext) -> Iterator[Finding]:
     """Penalties on activities that cost more than all that can be learned."""
     layers = [
-        layer for layer in layers_of(subject) if getattr(layer, "activity_regularizer", None) is not None
+        layer for layer in layers_of(context) if getattr(layer, "activity_regularizer", None) is not None
     ]
-    pull = pull_of(subject) if layers else None
+    pull = pull_of(context) if layers else None
     if pull is None or not 0 < pull.data_loss < pull.activity_penalty:
         return
     yield Finding(
@@ -371,12 +371,12 @@ def _silenced(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _decayed(subject: Subject) -> Iterator[Finding]:
-    optimizer = innermost(subject.model.optimizer)
+def _decayed(context: CheckContext) -> Iterator[Finding]:
+    optimizer = innermost(context.model.optimizer)
     decay = number_of(getattr(optimizer, "weight_decay", None) or 0.0)
     if type(optimizer).__name__.lower() not in ADAPTIVE or decay < _STRONG_DECAY:
         return
-    sizes = [rms_of(k) for call in calls_of(subject, SCALED) if (k := kernel_of(call.layer)) is not None]
+    sizes = [rms_of(k) for call in calls_of(context, SCALED) if (k := kernel_of(call.layer)) is not None]
     size = float(np.median(sizes)) if sizes else 0.0
     yield Finding(
         "over-regularized",

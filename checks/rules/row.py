@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject
-from keras_practice.checks.inspection.forward_pass import anatomy_of
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.context import CheckContext
+from keras_practice.checks.inspection.forward_pass import forward_pass_of
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.checks.inspection.targets import (
     FEW_ROWS,
     as_rows,
@@ -25,7 +25,7 @@ from keras_practice.core.types import Array
 WIDE = 32
 
 
-def non_finite_data(subject: Subject) -> Iterable[Finding]:
+def non_finite_data(context: CheckContext) -> Iterable[Finding]:
     """NaN or infinity among inputs, labels and sample weights, in every row.
 
     A model that replaces NaN itself, before any layer with weights, is left alone.
@@ -34,14 +34,14 @@ def non_finite_data(subject: Subject) -> Iterable[Finding]:
         A53.
     """
     found = []
-    for where, array, is_input, rows in _all_arrays(subject):
+    for where, array, is_input, rows in _all_arrays(context):
         bad = _bad_entries(array)
-        if bad is None or (is_input and _replaced_by_the_model(subject, rows, bad)):
+        if bad is None or (is_input and _replaced_by_the_model(context, rows, bad)):
             continue
         flat = as_rows(bad)
         lines: Array = np.any(flat, axis=1)
         column = f", column {int(flat.any(axis=0).argmax())}" if flat.shape[1] > 1 else ""
-        own_loss = not is_input and any(h.loss is not None and not of_keras(h.loss) for h in subject.heads)
+        own_loss = not is_input and any(h.loss is not None and not of_keras(h.loss) for h in context.heads)
         found.append(
             Finding(
                 "non-finite-data",
@@ -57,8 +57,8 @@ def non_finite_data(subject: Subject) -> Iterable[Finding]:
     return gravest_first(found)
 
 
-def _all_arrays(subject: Subject) -> Iterator[tuple[str, Array, bool, Rows]]:
-    for role, rows in (("training", subject.train), ("validation", subject.val)):
+def _all_arrays(context: CheckContext) -> Iterator[tuple[str, Array, bool, Samples]]:
+    for role, rows in (("training", context.train), ("validation", context.val)):
         if rows is None:
             continue
         for name, array in rows.inputs.items():
@@ -82,9 +82,9 @@ def _bad_entries(array: Array) -> Array | None:
     return bad if bad.any() else None
 
 
-def _replaced_by_the_model(subject: Subject, rows: Rows, bad: Array) -> bool:
+def _replaced_by_the_model(context: CheckContext, rows: Samples, bad: Array) -> bool:
     lines = np.flatnonzero(as_rows(bad).any(axis=1))[:4]
-    calls = anatomy_of(subject.model, rows.take(lines).x).calls
+    calls = forward_pass_of(context.model, rows.take(lines).x).calls
     weighted = [call for call in calls if call.layer.weights]
     return bool(weighted) and all(np.isfinite(a).all() for call in weighted for a in numbers_in(call.inputs))
 
@@ -96,13 +96,13 @@ def of_keras(loss: Any) -> bool:
     return isinstance(loss, str) or str(owner.__module__).partition(".")[0] == "keras"
 
 
-def sample_weight(subject: Subject) -> Iterable[Finding]:
+def sample_weight(context: CheckContext) -> Iterable[Finding]:
     """Sample weights of which none counts, or some turn the loss round.
 
     Source:
         A53.
     """
-    weight = subject.train.weight
+    weight = context.train.weight
     if weight is None or weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
         return []
     negative, positive = int(np.sum(weight < 0)), int(np.sum(weight > 0))
@@ -123,16 +123,16 @@ def sample_weight(subject: Subject) -> Iterable[Finding]:
 
 
 @np.errstate(all="ignore")  # Infinities are the matter of `non_finite_data`.
-def constant_feature(subject: Subject) -> Iterable[Finding]:
+def constant_feature(context: CheckContext) -> Iterable[Finding]:
     """Columns that have the same value in every row.
 
     Source:
         A38.
     """
     found = []
-    inputs = subject.train.inputs
+    inputs = context.train.inputs
     for name, array in inputs.items():
-        if array.dtype.kind not in "biuf" or len(array) < FEW_ROWS or fed_to_embedding(subject, array, name):
+        if array.dtype.kind not in "biuf" or len(array) < FEW_ROWS or fed_to_embedding(context, array, name):
             continue
         flat = as_rows(array)
         # In a wide table some columns never move, which is no more than a remark: a part of it will do.

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import SEVERITIES, Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.forward_pass import Call
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.checks.inspection.targets import (
     FEW_ROWS,
     all_finite,
@@ -74,7 +74,7 @@ class _Fault:
 
 
 @np.errstate(all="ignore")  # Infinities are the matter of `non_finite_data`.
-def input_scale(subject: Subject) -> Iterable[Finding]:
+def input_scale(context: CheckContext) -> Iterable[Finding]:
     """Inputs on a scale on which fresh weights cannot work, as the first layer with weights meets them.
 
     Fan-in scaled weights pass a unit scale on as a unit scale; the bounds follow from
@@ -85,8 +85,8 @@ def input_scale(subject: Subject) -> Iterable[Finding]:
         A38; LeCun et al. 1998, "Efficient BackProp"; He et al. 2015.
     """
     found = []
-    for reading in _readings(subject):
-        faults = list(_scale_faults(subject, reading))
+    for reading in _readings(context):
+        faults = list(_scale_faults(context, reading))
         if not faults:
             continue
         fault = min(faults, key=lambda f: SEVERITIES.index(f.severity))
@@ -96,16 +96,16 @@ def input_scale(subject: Subject) -> Iterable[Finding]:
                 "input-scale", severity, reading.where, fault.evidence, fault.cause, _SCALE_FIX, _SCALE_SOURCE
             )
         )
-    found += _rescaled_twice(subject)
-    if subject.val is not None:
-        found += _other_scale_in_validation(subject.train, subject.val)
+    found += _rescaled_twice(context)
+    if context.val is not None:
+        found += _other_scale_in_validation(context.train, context.val)
     return gravest_first(found)
 
 
-def _readings(subject: Subject) -> Iterator[_Reading]:
-    calls, sample = subject.anatomy.calls, tried_rows(subject)
+def _readings(context: CheckContext) -> Iterator[_Reading]:
+    calls, sample = context.forward_pass.calls, tried_rows(context)
     arrays = {name: a for name, a in sample.inputs.items() if a.dtype.kind in "biuf"}
-    wide = some_rows(subject.train, subject.seed).inputs
+    wide = some_rows(context.train, context.seed).inputs
     weighted = [c for c in calls if c.layer.weights and not isinstance(c.layer, keras.layers.Normalization)]
     first = True
     seen: set[tuple[int, str]] = set()
@@ -135,7 +135,7 @@ def _readings(subject: Subject) -> Iterator[_Reading]:
             yield _Reading(f"input of {call.name}", call.layer, numbers[0], gain, softened)
 
 
-def _scale_faults(subject: Subject, reading: _Reading) -> Iterator[_Fault]:
+def _scale_faults(context: CheckContext, reading: _Reading) -> Iterator[_Fault]:
     array = reading.values
     if array.size == 0 or (array.ndim < 2 and len(array) < 2):
         return
@@ -144,7 +144,7 @@ def _scale_faults(subject: Subject, reading: _Reading) -> Iterator[_Fault]:
         return
     loudness = np.sqrt(np.mean(rows**2, axis=1))
     typical = float(np.median(loudness))
-    yield from _too_loud(subject, reading, typical)
+    yield from _too_loud(context, reading, typical)
     if len(rows) < FEW_ROWS:
         return
     if typical * reading.gain <= _LOUD and float(loudness.max()) > _OUTLIER * max(1.0, typical):
@@ -155,19 +155,19 @@ def _scale_faults(subject: Subject, reading: _Reading) -> Iterator[_Fault]:
             f"where a typical row has {typical:.3g}.",
             "outliers, or a number such as -999 that stands for a missing value.",
         )
-    yield from _too_faint(subject, rows)
+    yield from _too_faint(context, rows)
     yield from _uneven_columns(array)
 
 
-def _too_loud(subject: Subject, reading: _Reading, typical: float) -> Iterator[_Fault]:
+def _too_loud(context: CheckContext, reading: _Reading, typical: float) -> Iterator[_Fault]:
     start = typical * reading.gain
     # A model of one linear layer finds the weights for any scale, slowly.
-    deep = len(layers_with_kernels(subject)) > 1
+    deep = len(layers_with_kernels(context)) > 1
     if start <= (_LOUD if deep else _DEAFENING):
         return
-    optimizer = subject.model.optimizer
+    optimizer = context.model.optimizer
     descends = isinstance(optimizer, keras.optimizers.SGD) and not clips(optimizer)
-    diverges = descends and learning_rate_of(subject) * typical**2 >= _BOLD_STEP
+    diverges = descends and learning_rate_of(context) * typical**2 >= _BOLD_STEP
     severity: Severity = "error" if (start > _DEAFENING and deep) or diverges else "warning"
     yield _Fault(
         severity,
@@ -176,19 +176,19 @@ def _too_loud(subject: Subject, reading: _Reading, typical: float) -> Iterator[_
         "raw values (pixels from 0 to 255, prices, counts) that were not scaled"
         + (
             ", or a Normalization layer that was not adapted."
-            if any(isinstance(c.layer, keras.layers.Normalization) for c in subject.anatomy.calls)
+            if any(isinstance(c.layer, keras.layers.Normalization) for c in context.forward_pass.calls)
             else "."
         ),
     )
 
 
-def _too_faint(subject: Subject, rows: Array) -> Iterator[_Fault]:
+def _too_faint(context: CheckContext, rows: Array) -> Iterator[_Fault]:
     mean = rows.mean(axis=0)
     spread = float(np.sqrt(np.sum(np.mean((rows - mean) ** 2, axis=0))))
     offset = float(np.linalg.norm(mean))
     if spread <= 1e-7 * max(offset, 1e-30):
         return  # Constant; another check's matter.
-    deep = len(layers_with_kernels(subject)) > 1
+    deep = len(layers_with_kernels(context)) > 1
     if spread < _FAINT:
         yield _Fault(
             "error" if spread < _SILENT and deep else "warning",
@@ -227,9 +227,9 @@ def _uneven_columns(array: Array) -> Iterator[_Fault]:
         )
 
 
-def _rescaled_twice(subject: Subject) -> Iterator[Finding]:
+def _rescaled_twice(context: CheckContext) -> Iterator[Finding]:
     """A layer that takes bytes to about 1, where no bytes come."""
-    for call in subject.anatomy.calls:
+    for call in context.forward_pass.calls:
         if not isinstance(call.layer, keras.layers.Rescaling) or not call.inputs or not call.inputs[0].size:
             continue
         scale, highest = np.max(np.abs(np.asarray(call.layer.scale))), float(np.abs(call.inputs[0]).max())
@@ -246,7 +246,7 @@ def _rescaled_twice(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _other_scale_in_validation(train: Rows, val: Rows) -> Iterator[Finding]:
+def _other_scale_in_validation(train: Samples, val: Samples) -> Iterator[Finding]:
     for name, theirs in val.inputs.items():
         ours = train.inputs.get(name)
         if ours is None or ours.dtype.kind not in "biuf" or theirs.dtype.kind not in "biuf":
@@ -318,9 +318,9 @@ def loudness_of(array: Array) -> float:
     return float(np.sqrt(np.mean(array.astype(np.float64) ** 2)))
 
 
-def learning_rate_of(subject: Subject) -> float:
+def learning_rate_of(context: CheckContext) -> float:
     """The optimiser's learning rate now."""
-    rate = getattr(subject.model.optimizer, "learning_rate", 1e-3)
+    rate = getattr(context.model.optimizer, "learning_rate", 1e-3)
     return float(np.asarray(rate))
 
 
@@ -329,10 +329,10 @@ def clips(optimizer: Any) -> bool:
     return any(getattr(optimizer, name, None) for name in ("clipnorm", "clipvalue", "global_clipnorm"))
 
 
-def layers_with_kernels(subject: Subject) -> set[int]:
+def layers_with_kernels(context: CheckContext) -> set[int]:
     """Ids of the trainable layers that multiply by weights."""
     return {
         id(call.layer)
-        for call in subject.anatomy.calls
+        for call in context.forward_pass.calls
         if any("kernel" in variable.name for variable in call.layer.trainable_variables)
     }

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, gravest_first
-from keras_practice.checks.inspection.context import Subject, loss_name
+from keras_practice.checks.inspection.context import CheckContext, loss_name
 from keras_practice.checks.inspection.forward_pass import Call
 from keras_practice.checks.inspection.targets import (
     Target,
@@ -35,11 +35,11 @@ _STRETCHED_BY_ERROR = ("mean_squared_error", "mse")
 _NEAR = 10.0
 # Epochs spent on finding the scale alone: more than a short fit has, and more than a long one has.
 _SHORT_FIT, _LONG_FIT = 20, 100
-_FEWEST_STEPS = 100
+_MIN_STEPS = 100
 _LONG_STEPS = 2_000
 
 
-def target_scale(subject: Subject) -> Iterable[Finding]:
+def target_scale(context: CheckContext) -> Iterable[Finding]:
     """Regression targets that a linear head cannot reach in the steps that a fit takes.
 
     Adam moves a weight by about the learning rate a step. With the widths of the
@@ -50,7 +50,7 @@ def target_scale(subject: Subject) -> Iterable[Finding]:
         A38; Kingma and Ba 2015.
     """
     found: list[Finding] = []
-    for head in targets_of(subject):
+    for head in targets_of(context):
         task = head.task
         name = loss_name(head.loss)
         if task is None or task.kind != "regression" or name not in _LINEAR_LOSSES or head.activations:
@@ -60,29 +60,31 @@ def target_scale(subject: Subject) -> Iterable[Finding]:
             continue
         y = some_of(y).astype(np.float64)
         outputs = columns_of(head.outputs).astype(np.float64)
-        found += _out_of_reach(subject, head, y, outputs, name)
+        found += _out_of_reach(context, head, y, outputs, name)
         found += _unequal_targets(head, y, name)
     return gravest_first(found)
 
 
-def _out_of_reach(subject: Subject, head: Target, y: Array, outputs: Array, loss: str) -> Iterator[Finding]:
+def _out_of_reach(
+    context: CheckContext, head: Target, y: Array, outputs: Array, loss: str
+) -> Iterator[Finding]:
     gap = float(max(np.abs(y.mean(axis=0)).max(), y.std(axis=0).max()))
     if outputs.shape[1] == y.shape[1]:
         gap = float(max(np.abs(y.mean(axis=0) - outputs.mean(axis=0)).max(), y.std(axis=0).max()))
-    path = _growing_layers(subject)
+    path = _growing_layers(context)
     if not path or not path[-1].outputs or not math.isfinite(gap):
         return
     stretched = max(1.0, loudness_of(outputs) / max(loudness_of(path[-1].outputs[0]), 1e-30))
     gap /= stretched if not np.array_equal(path[-1].outputs[0], head.outputs) else 1.0
-    rate = learning_rate_of(subject)
+    rate = learning_rate_of(context)
     figures = f"targets have mean {y.mean():.3g} and deviation {y.std(axis=0).max():.3g}"
     source = "A38; Kingma and Ba 2015, 'Adam'"
     fix = "standardise the targets with the training set's mean and deviation, and turn predictions back."
-    descends = isinstance(subject.model.optimizer, keras.optimizers.SGD)
+    descends = isinstance(context.model.optimizer, keras.optimizers.SGD)
     if gap > _NEAR and descends and loss in _STRETCHED_BY_ERROR:
         # The error goes back through a layer of unit scale, so that its weights move by rate times error.
         leap = 2 * rate * gap
-        if len(layers_with_kernels(subject)) > 1 and leap > 1 and not clips(subject.model.optimizer):
+        if len(layers_with_kernels(context)) > 1 and leap > 1 and not clips(context.model.optimizer):
             yield Finding(
                 "target-scale",
                 "error",
@@ -95,8 +97,8 @@ def _out_of_reach(subject: Subject, head: Target, y: Array, outputs: Array, loss
             )
         return
     steps = _steps_to_reach(path, gap, rate)
-    epoch = math.ceil((subject.train.total or len(subject.train)) / subject.batch_size)
-    if gap > _NEAR and steps > max(_SHORT_FIT * epoch, _FEWEST_STEPS):
+    epoch = math.ceil((context.train.total or len(context.train)) / context.batch_size)
+    if gap > _NEAR and steps > max(_SHORT_FIT * epoch, _MIN_STEPS):
         too_long = steps > max(_LONG_FIT * epoch, _LONG_STEPS)
         yield Finding(
             "target-scale",
@@ -111,7 +113,7 @@ def _out_of_reach(subject: Subject, head: Target, y: Array, outputs: Array, loss
     elif (
         0 < y.std(axis=0).max() < 1e-3
         and y.std(axis=0).max() < rate
-        and len(layers_with_kernels(subject)) > 1
+        and len(layers_with_kernels(context)) > 1
     ):
         yield Finding(
             "target-scale",
@@ -148,10 +150,10 @@ def _unequal_targets(head: Target, y: Array, loss: str) -> Iterator[Finding]:
         )
 
 
-def _growing_layers(subject: Subject) -> list[Call]:
+def _growing_layers(context: CheckContext) -> list[Call]:
     """The last layers of the net, from the output back to the first whose input has a fixed scale."""
     path: list[Call] = []
-    for call in reversed(subject.anatomy.calls):
+    for call in reversed(context.forward_pass.calls):
         if cancels_scale(call.layer) or (path and call.activation in BOUNDED):
             break
         if not any("kernel" in v.name for v in call.layer.trainable_variables):

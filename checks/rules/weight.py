@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import Flow
 from keras_practice.checks.inspection.forward_pass import Call, activation_name
 from keras_practice.checks.inspection.gradients import gradients_of, pull_of
@@ -32,7 +32,7 @@ from keras_practice.checks.rules.activation import share_at_limit
 from keras_practice.core.types import Array
 
 # With a tenth of them that can move, training frees the rest (Nielsen's nets start so).
-_MOST_AT_LIMIT = 0.9
+_MAX_AT_LIMIT = 0.9
 # Beyond a factor of 10 a few layers lose or multiply the signal by thousands.
 _FAR, _OFF = 10.0, 3.0
 # So small that no layer after it can bring the signal back in a usual training.
@@ -43,35 +43,35 @@ _HUGE = math.log(1e6)
 _UNBOUNDED = (None, "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
-def initial_weights(subject: Subject) -> Iterable[Finding]:
+def initial_weights(context: CheckContext) -> Iterable[Finding]:
     """Weights of an untrained model that are all alike, or on the wrong scale for their layer.
 
     Source:
         A2, A3; Glorot and Bengio 2010; He et al. 2015, "Delving deep into rectifiers".
     """
-    if once(subject, is_trained):
+    if once(context, is_trained):
         return []
-    flow = flow_of(subject)
+    flow = flow_of(context)
     found = []
-    for call in calls_of(subject, SCALED):
+    for call in calls_of(context, SCALED):
         kernel = kernel_of(call.layer)
         if kernel is None or not call.layer.trainable or isinstance(call.layer, TRANSPOSED):
             continue
         products = flow.products(call.layer)
         if not products:
             continue
-        finding = _alike(subject, flow, call, kernel, products[0]) or _off_scale(
-            subject, flow, call, kernel, products[0]
+        finding = _alike(context, flow, call, kernel, products[0]) or _off_scale(
+            context, flow, call, kernel, products[0]
         )
         found += [finding] if finding else []
-        found += list(_large_bias(subject, flow, call, kernel, products[0]))
-    return gravest_first([*found, *_recurrent(subject), *_embeddings(subject)])
+        found += list(_large_bias(context, flow, call, kernel, products[0]))
+    return gravest_first([*found, *_recurrent(context), *_embeddings(context)])
 
 
-def _embeddings(subject: Subject) -> Iterator[Finding]:
+def _embeddings(context: CheckContext) -> Iterator[Finding]:
     """Embeddings in which every word starts as the same vector, so that their products pull at none."""
-    pull = pull_of(subject)
-    for layer in layers_of(subject):
+    pull = pull_of(context)
+    for layer in layers_of(context):
         if not isinstance(layer, keras.layers.Embedding) or not layer.trainable or not layer.built:
             continue
         values = np.asarray(keras.ops.convert_to_numpy(layer.embeddings))
@@ -92,9 +92,9 @@ def _embeddings(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _recurrent(subject: Subject) -> Iterator[Finding]:
+def _recurrent(context: CheckContext) -> Iterator[Finding]:
     """Simple recurrent layers whose state fades or grows from step to step, by the first weights."""
-    for call in calls_of(subject, (keras.layers.SimpleRNN, keras.layers.Bidirectional)):
+    for call in calls_of(context, (keras.layers.SimpleRNN, keras.layers.Bidirectional)):
         layer = getattr(call.layer, "forward_layer", call.layer)
         cell = getattr(layer, "cell", None)
         if not isinstance(cell, keras.layers.SimpleRNNCell) or call.inputs[0].ndim < 3:
@@ -121,7 +121,7 @@ def _recurrent(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _alike(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:
+def _alike(context: CheckContext, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:
     """All units of a hidden layer compute the same, and their gradients keep them the same."""
     columns = kernel.reshape(-1, kernel.shape[-1])
     is_last = flow.ahead[product.name] == 0
@@ -134,7 +134,7 @@ def _alike(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any
     same = bool(np.ptp(columns) == 0)
     if value == 0 and same and flow.joins_others(product):
         return None  # A block that starts as nothing beside a skip, or a gate.
-    pull = gradients_of(subject, training=False)
+    pull = gradients_of(context, training=False)
     stuck = False
     if pull is not None:
         gradient = pull.gradients.get(id(getattr(call.layer, "kernel", None)))
@@ -155,7 +155,7 @@ def _alike(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any
     )
 
 
-def _off_scale(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:
+def _off_scale(context: CheckContext, flow: Flow, call: Call, kernel: Array, product: Any) -> Finding | None:
     fan_in, fan_out = math.prod(kernel.shape[:-1]), kernel.shape[-1]
     scale = rms_of(kernel)
     if fan_in * fan_out < 8 or scale == 0:
@@ -175,7 +175,7 @@ def _off_scale(subject: Subject, flow: Flow, call: Call, kernel: Array, product:
     is_last, is_first = flow.ahead[product.name] == 0, flow.depth[product.name] == 1
     normalised, skips = flow.is_normalised(product), flow.joins_others(product)
     if ratio < 1:
-        lost_in_all = _lost_in_all(subject)
+        lost_in_all = _lost_in_all(context)
         if is_last or normalised or (ratio > 1 / _FAR and not lost_in_all):
             return None
         lost = ratio < _LOST and gain < 1 / _FAR
@@ -202,7 +202,7 @@ def _off_scale(subject: Subject, flow: Flow, call: Call, kernel: Array, product:
 def _gain(call: Call) -> float:
     """How many times larger a layer's signal is than its input's; by its limits where it has some."""
     if call.activation in ("tanh", "sigmoid"):
-        return math.inf if share_at_limit(call) > _MOST_AT_LIMIT else _share_gain(call)
+        return math.inf if share_at_limit(call) > _MAX_AT_LIMIT else _share_gain(call)
     if call.activation == "softmax":
         return math.inf
     return _share_gain(call)
@@ -213,16 +213,18 @@ def _share_gain(call: Call) -> float:
     return rms_of(call.outputs[0]) / into if into else math.inf
 
 
-def _lost_in_all(subject: Subject) -> bool:
+def _lost_in_all(context: CheckContext) -> bool:
     """Whether next to nothing of the inputs' differences is left at the last hidden layer."""
-    calls = list(calls_of(subject, SCALED))
+    calls = list(calls_of(context, SCALED))
     first, last = calls[0].inputs[0], calls[-1].inputs[0]
     if len(calls) < 2 or first.dtype.kind not in "biuf" or not variation_of(first):
         return False
     return variation_of(last) / variation_of(first) < _LOST_IN_ALL
 
 
-def _large_bias(subject: Subject, flow: Flow, call: Call, kernel: Array, product: Any) -> Iterator[Finding]:
+def _large_bias(
+    context: CheckContext, flow: Flow, call: Call, kernel: Array, product: Any
+) -> Iterator[Finding]:
     bias = bias_of(call.layer)
     if bias is None or not bias.size or flow.is_normalised(product) or flow.ahead[product.name] == 0:
         return

@@ -20,12 +20,12 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Subject, loss_name
+from keras_practice.checks.inspection.context import CheckContext, loss_name
 from keras_practice.checks.trials.short_training import (
-    Course,
-    Learner,
-    Trial,
-    View,
+    Evaluation,
+    LossCurve,
+    ShortTraining,
+    TrainLoop,
     fresh_weights,
     own_optimizer,
 )
@@ -34,7 +34,7 @@ from keras_practice.core.types import Array
 # A short training is as long as a few epochs of a small data set, if time allows;
 # after fewer steps nothing is said of a model that has not learned yet.
 _STEPS = 300
-_FEWEST_STEPS = 100
+_MIN_STEPS = 100
 # Tracing a training step takes about this many times as long as tracing the forward pass.
 _TRACING = 4.0
 # Share of the remaining time that one training may take, so that others can follow.
@@ -58,7 +58,7 @@ _VANISHED = 1e-4
 _EXPLODED = 1e3
 _DEAD = 0.8
 # Of few units all may be dead by bad luck.
-_FEWEST_UNITS = 8
+_MIN_UNITS = 8
 # Outputs this close together, as a share of their size, differ by rounding alone.
 _SAME = 1e-6
 _LEAK = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -106,7 +106,7 @@ _SUSPECTS = (
 )
 # Standard errors; less is what chance gives.
 _NOTHING_KNOWN = 2.0
-_FEWEST_OF_A_CLASS = 8
+_MIN_OF_A_CLASS = 8
 # Layers that leave the numbers in proportion, or come last.
 _PASSES_ON = (
     keras.layers.InputLayer,
@@ -119,10 +119,10 @@ _PASSES_ON = (
 )
 _SHOWN_BY_TRAINING = ("learning-rate-high", "learning-rate-low", "optimizer-config")
 _NEIGHBOURS = 5
-_MOST_NUMBERS_COMPARED = 2_000
+_MAX_NUMBERS_COMPARED = 2_000
 
 
-def behaviour(subject: Subject, deadline: float, known: Sequence[Finding] = ()) -> list[Finding]:
+def behaviour(context: CheckContext, deadline: float, known: Sequence[Finding] = ()) -> list[Finding]:
     """Runs the model and trains it for a moment, to see whether it learns, and if not, why.
 
     Where it does not learn, and neither another rate nor another optimiser would make
@@ -138,7 +138,7 @@ def behaviour(subject: Subject, deadline: float, known: Sequence[Finding] = ()) 
     `train_step` is not trained here, as its training is not known.
 
     Args:
-        subject: What to look at; the model's variables must be lent before.
+        context: What to look at; the model's variables must be lent before.
         deadline: When to be done, as `time.monotonic()` tells it. The later, costlier parts
             are left out once it is near.
         known: What was found without running. Defaults to none.
@@ -149,10 +149,10 @@ def behaviour(subject: Subject, deadline: float, known: Sequence[Finding] = ()) 
     Source:
         A3, A23, A24, A46, A47, A48, A49; Goodfellow, Bengio and Courville 2016, section 11.5.
     """
-    examination = _Examination(subject, deadline, known)
+    examination = _Examination(context, deadline, known)
     found: list[Finding] = []
     try:
-        with examination.trial.kept():
+        with examination.trial.preserved():
             found.extend(examination.findings())
     except Exception as error:  # Whatever a user's layer, loss or optimiser raises.
         if examination.own_training:
@@ -181,8 +181,8 @@ class _Run:
     """A short training and what the model was like at its end."""
 
     factor: float
-    course: Course
-    view: View
+    course: LossCurve
+    view: Evaluation
 
     @property
     def end(self) -> float:
@@ -203,14 +203,14 @@ class _ByHeart:
 
 
 class _Examination:
-    """One subject, its short trainings and what they showed."""
+    """One model on its data, its short trainings and what they showed."""
 
-    def __init__(self, subject: Subject, deadline: float, known: Sequence[Finding]) -> None:
-        self.subject = subject
+    def __init__(self, context: CheckContext, deadline: float, known: Sequence[Finding]) -> None:
+        self.context = context
         self.known = known
-        self.model = subject.model
+        self.model = context.model
         self.deadline = deadline
-        self.trial = Trial(subject, hold_out=True)
+        self.trial = ShortTraining(context, hold_out=True)
         self.own_training = type(self.model).train_step is not keras.Model.train_step
         self.found: list[Finding] = []
         self.step_time = 0.0
@@ -218,7 +218,7 @@ class _Examination:
     def findings(self) -> list[Finding]:
         """Everything found, in the order in which it was looked for."""
         trial = self.trial
-        classes = all("crossentropy" in loss_name(head.loss) for head in self.subject.heads)
+        classes = all("crossentropy" in loss_name(head.loss) for head in self.context.heads)
         self.classes = classes
         compares = self.model.loss is not None or not self.own_training
         if not compares or self.model.optimizer is None:
@@ -226,7 +226,7 @@ class _Examination:
         self.constant = trial.constant_loss(trial.seen)
         self.uninformed = trial.constant_loss(trial.seen, uninformed=True)
         begin = time.monotonic()
-        self.start = trial.look()
+        self.start = trial.evaluate()
         looking = time.monotonic() - begin
         if not self.start.finite:
             self.found += [self._overflowing_start()]
@@ -243,8 +243,8 @@ class _Examination:
             self.first = self.start.loss
             self.found += self._initial_loss(None)
             return self.found
-        self.learner = Learner(trial, *optimizer)
-        with trial.kept():
+        self.learner = TrainLoop(trial, *optimizer)
+        with trial.preserved():
             self.probe = self.learner.run(trial.order(4), 0.0)
         # One constant answer is what every loss is held against; the start is second best.
         batches = float(self.probe.losses.mean())
@@ -265,7 +265,7 @@ class _Examination:
         before = [np.array(weight.numpy()) for weight in weights]
         rows = self.trial.order(1)[0]
         y, weight = self.trial.targets(rows)
-        with self.trial.kept():
+        with self.trial.preserved():
             model.optimizer = own[0]
             try:
                 for _ in range(_OWN_STEPS):
@@ -297,22 +297,22 @@ class _Examination:
             self.found += self._dead_units(None, "warning")
             return
         order = trial.order(steps)
-        with trial.kept():
+        with trial.preserved():
             run = self._run(self.learner, order, 1.0)
             learned = self._learned(run)
-            unheard = trial.look(trial.held) if len(trial.held) and run.view.finite else None
+            unheard = trial.evaluate(trial.held) if len(trial.held) and run.view.finite else None
             if run.view.finite and not any(f.check == "batch-leak" for f in self.found):
                 self.found += self._batch_leak("after a short training")
             if learned and self._time_for(_SETTLE_STEPS):
                 self.found += self._train_eval_gap()
-            with trial.kept():
+            with trial.preserved():
                 after = self.learner.run(trial.order(1), 0.0) if run.course.finite else None
         self.found += self._initial_loss(run)
-        if steps >= _FEWEST_STEPS:
+        if steps >= _MIN_STEPS:
             self.found += self._known_by_heart_alone(unheard, run, steps)
         if learned:
             self.found += self._dead_units(run, "warning")
-            if run.end > 0.5 * abs(self.reference) and steps >= _FEWEST_STEPS and self._time_for(steps):
+            if run.end > 0.5 * abs(self.reference) and steps >= _MIN_STEPS and self._time_for(steps):
                 poor = list(self._hampered(order, run))
                 if not poor and (poor := list(self._too_small())):
                     poor += self._confirmed(run, steps)
@@ -324,25 +324,25 @@ class _Examination:
             *self._exploding_gradient(),
         ]
         cause = cause or list(self._ignored_input(run))
-        if steps >= _FEWEST_STEPS:
+        if steps >= _MIN_STEPS:
             cause = cause or list(self._vanishing_gradient(run, after))
         self.found += cause
         if all(finding.severity != "error" for finding in cause):
             self._explain(run, order)
         failed = any(f.severity == "error" and f.check != "initial-loss" for f in self.found)
-        if steps >= _FEWEST_STEPS and (failed or self._diverged(run) or not self._moved(run)):
+        if steps >= _MIN_STEPS and (failed or self._diverged(run) or not self._moved(run)):
             self.found += self._confirmed(run, steps)
         if all(finding.severity != "error" for finding in self.found):
             self.found += self._dead_units(run, "warning")
             self.found += self._pushed_to_death(run)
 
-    def _known_by_heart_alone(self, unheard: View | None, run: _Run, steps: int) -> Iterator[Finding]:
+    def _known_by_heart_alone(self, unheard: Evaluation | None, run: _Run, steps: int) -> Iterator[Finding]:
         """Labels that the inputs do not seem to tell, where training bears that out on other samples."""
         if unheard is None or not unheard.finite:
             return
         knows, error = unheard.knowledge
         labels = np.unique(self._first_labels(self.trial.held), return_counts=True)[1]
-        rare = self.classes and labels.min() < _FEWEST_OF_A_CLASS  # Of these chance alone decides.
+        rare = self.classes and labels.min() < _MIN_OF_A_CLASS  # Of these chance alone decides.
         if knows > _NOTHING_KNOWN * error or rare:
             return
         for finding in self.known:
@@ -383,7 +383,7 @@ class _Examination:
 
     def _explain(self, run: _Run, order: Array) -> None:
         """Looks for a cause in rate and optimiser, and falls back to the symptom."""
-        diverged, enough = self._diverged(run), len(order) >= _FEWEST_STEPS
+        diverged, enough = self._diverged(run), len(order) >= _MIN_STEPS
         moved = self._moved(run)
         if diverged or (enough and not moved):
             for factor in _LOWER_RATES:
@@ -437,24 +437,24 @@ class _Examination:
 
     # The trainings.
 
-    def _run(self, learner: Learner, order: Array, factor: float) -> _Run:
+    def _run(self, learner: TrainLoop, order: Array, factor: float) -> _Run:
         course = learner.run(order, factor)
-        return _Run(factor, course, self.trial.look())
+        return _Run(factor, course, self.trial.evaluate())
 
-    def _kept_run(self, learner: Learner, order: Array, factor: float) -> _Run:
-        with self.trial.kept():
+    def _kept_run(self, learner: TrainLoop, order: Array, factor: float) -> _Run:
+        with self.trial.preserved():
             return self._run(learner, order, factor)
 
-    def _adam(self) -> Learner:
+    def _adam(self) -> TrainLoop:
         optimizer = keras.optimizers.Adam(1e-3, clipnorm=1.0)
         if hasattr(self.model.optimizer, "inner_optimizer"):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        return Learner(self.trial, optimizer, 1e-3)
+        return TrainLoop(self.trial, optimizer, 1e-3)
 
     def _affordable(self) -> int:
         """Steps that fit a share of the time that is left, `_STEPS` at most."""
         times = [time.monotonic()]
-        with self.trial.kept():
+        with self.trial.preserved():
             for steps in (1, 1, 9):  # The first call after tracing takes longer; each has its own costs.
                 self.learner.run(self.trial.order(steps), 0.0)
                 times.append(time.monotonic())
@@ -540,7 +540,7 @@ class _Examination:
     def _dead_units(self, run: _Run | None, severity: Severity) -> Iterator[Finding]:
         view, when = (self.start, "at the start") if run is None else (run.view, "after a short training")
         for name, (share, units) in view.dead.items():
-            if share >= _DEAD and (units >= _FEWEST_UNITS):
+            if share >= _DEAD and (units >= _MIN_UNITS):
                 yield Finding(
                     "dead-units",
                     severity,
@@ -554,10 +554,10 @@ class _Examination:
                 )
                 return
 
-    def _influence(self, course: Course) -> list[tuple[str, float]]:
+    def _influence(self, course: LossCurve) -> list[tuple[str, float]]:
         """How far a relative change of each layer's weights moves the loss, in the order of the calls."""
         owners: dict[int, tuple[int, str]] = {}
-        for call in self.subject.anatomy.calls:
+        for call in self.context.forward_pass.calls:
             for variable in call.layer.trainable_variables:
                 owners.setdefault(id(variable), (len(owners), call.name))
         norms = course.gradients[np.isfinite(course.gradients).all(axis=1)]
@@ -573,7 +573,7 @@ class _Examination:
 
     def _exploding_gradient(self) -> Iterator[Finding]:
         influence = self._influence(self.probe)
-        inputs = [np.asarray(a, np.float64) for a in self.subject.train.take(slice(0, 512)).inputs.values()]
+        inputs = [np.asarray(a, np.float64) for a in self.context.train.take(slice(0, 512)).inputs.values()]
         # Inputs on a large scale make gradients large without any help from the layers.
         scale = max((float(np.sqrt(np.mean(a**2))) for a in inputs if a.dtype.kind == "f"), default=1.0)
         # Strong penalties have large gradients of their own, and beside tiny targets any output is large.
@@ -593,7 +593,7 @@ class _Examination:
                 "A2, A21, A48; Glorot and Bengio 2010",
             )
 
-    def _vanishing_gradient(self, run: _Run, after: Course | None) -> Iterator[Finding]:
+    def _vanishing_gradient(self, run: _Run, after: LossCurve | None) -> Iterator[Finding]:
         ratios = []
         start = self._influence(self.probe)
         for influence in (start, [] if after is None else self._influence(after)):
@@ -663,11 +663,11 @@ class _Examination:
 
     @property
     def _calls(self) -> tuple[Any, ...]:
-        return self.subject.anatomy.calls
+        return self.context.forward_pass.calls
 
     def _random_inference(self, variation: float) -> Finding:
         x = self.trial.inputs(self.trial.seen[:32])
-        with self.trial.kept():
+        with self.trial.preserved():
             one, other = (keras.tree.flatten(self.model(x, training=True)) for _ in range(2))
         turned_round = all(
             np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True)
@@ -736,7 +736,7 @@ class _Examination:
         smooth = np.convolve(higher.course.losses, np.full(10, 0.1), "valid")
         below = np.flatnonzero(smooth <= goal)
         needed = (int(below[0]) + 10 if len(below) else len(order)) * higher.factor
-        epoch = -(-(self.subject.train.total or len(self.subject.train)) // self.subject.batch_size)
+        epoch = -(-(self.context.train.total or len(self.context.train)) // self.context.batch_size)
         if needed <= max(_USUAL_FIT[0] * epoch, _USUAL_FIT[1]) or self._rises(len(order)):
             return []
         # An epoch of few steps says nothing of how many there will be.
@@ -820,14 +820,14 @@ class _Examination:
         trial = self.trial
         if self.constant is None:
             return
-        with trial.kept():
+        with trial.preserved():
             before = {id(v): np.array(v.numpy()) for v in self.model.non_trainable_variables}
             course = self.learner.run(trial.order(_SETTLE_STEPS), 0.0)
             if not course.finite:
                 return
-            lagging = trial.look()
+            lagging = trial.evaluate()
             unknown = trial.settle(before, len(course.losses))
-            settled = trial.look()
+            settled = trial.evaluate()
         training, lowest = float(course.losses.mean()), min(lagging.loss, settled.loss)
         if not math.isfinite(lowest) and not settled.finite:
             lowest = math.inf
@@ -876,10 +876,10 @@ class _Examination:
 
     def _lags(self, momentum: float, fit: tuple[int, int]) -> bool:
         """Whether statistics would still be half initial after so many epochs, or steps."""
-        epoch = -(-(self.subject.train.total or len(self.subject.train)) // self.subject.batch_size)
+        epoch = -(-(self.context.train.total or len(self.context.train)) // self.context.batch_size)
         return momentum ** max(fit[0] * epoch, fit[1]) > 0.5
 
-    def _by_heart(self, adam: Learner) -> Finding | None:
+    def _by_heart(self, adam: TrainLoop) -> Finding | None:
         """Whether a few samples cannot be learned by heart, from any of several starts."""
         tried = self._learn_by_heart(adam, _FEW)
         if tried is None or tried.learned:
@@ -912,7 +912,7 @@ class _Examination:
             "capacity",
             "error",
             "model",
-            f"{weights} weights learn from {self.subject.train.total or len(self.subject.train):,} samples; "
+            f"{weights} weights learn from {self.context.train.total or len(self.context.train):,} samples; "
             f"{tried.samples} of them alone cannot be learned by heart from any of {1 + _RESTARTS} starts: "
             f"the loss stays at {tried.best:.3g} of {tried.goal:.3g}, where near 0 is expected.",
             "too few units for what has to be told apart.",
@@ -924,7 +924,7 @@ class _Examination:
     def _weights(self) -> int:
         return sum(math.prod(v.shape) for v in self.model.trainable_variables)
 
-    def _learn_by_heart(self, adam: Learner, count: int, share: float = _BY_HEART) -> _ByHeart | None:
+    def _learn_by_heart(self, adam: TrainLoop, count: int, share: float = _BY_HEART) -> _ByHeart | None:
         """Whether a share of the loss can be taken off; `None` where nothing is to learn, or no time."""
         trial = self.trial
         rows = trial.few(count)
@@ -936,12 +936,12 @@ class _Examination:
             for learner, factor in ((adam, 1.0), (adam, 10.0), (self.learner, 1.0)):
                 if not self._time_for(_STEPS):
                     return None
-                with trial.kept():
+                with trial.preserved():
                     if failed_starts:
                         self._restart()
-                    first = trial.look(rows).loss
+                    first = trial.evaluate(rows).loss
                     course = learner.run(trial.order(_STEPS, rows), factor)
-                    end = min(course.end, trial.look(rows).loss) if course.finite else math.inf
+                    end = min(course.end, trial.evaluate(rows).loss) if course.finite else math.inf
                 goal = first if reference is None else reference
                 best = min(best, end)
                 if end <= goal - share * abs(goal):
@@ -979,7 +979,7 @@ class _Examination:
         x = np.concatenate([a.astype(np.float64) for a in inputs], axis=1)
         labels = np.asarray(keras.tree.flatten(self.trial.rows.y)[0])[rows].reshape(len(rows), -1)
         if (
-            x.shape[1] > _MOST_NUMBERS_COMPARED
+            x.shape[1] > _MAX_NUMBERS_COMPARED
             or len(rows) < 8 * _NEIGHBOURS
             or labels.dtype.kind not in "biuf"
         ):

@@ -12,25 +12,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.checks.inspection.context import Subject, loss_name
+from keras_practice.checks.inspection.context import CheckContext, loss_name
 from keras_practice.checks.inspection.forward_pass import activation_name
 from keras_practice.core.steps import inner_layers, innermost, outputs_kept, usable_here
 from keras_practice.core.types import Array
 
 # As much as fits a look of seconds: samples to train on, samples to look at, samples a step.
-_MOST_ROWS = 2_048
-_MOST_SEEN = 512
-_MOST_IN_BATCH = 128
+_MAX_ROWS = 2_048
+_MAX_SEEN = 512
+_MAX_IN_BATCH = 128
 # Numbers in the inputs that stay small beside the activations they lead to.
-_MOST_NUMBERS = 20_000_000
-_FEWEST_ROWS = 64
-_MOST_HELD, _FEWEST_HELD = 256, 100
+_MAX_NUMBERS = 20_000_000
+_MIN_ROWS = 64
+_MAX_HELD, _MIN_HELD = 256, 100
 _SHUFFLES = 8
 _CUT_AT_ZERO = ("relu", "relu6")
 
 
 @dataclass(frozen=True)
-class Course:
+class LossCurve:
     """How a short training went.
 
     Attributes:
@@ -54,7 +54,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class View:
+class Evaluation:
     """What the model makes of some samples, in inference.
 
     Attributes:
@@ -95,7 +95,7 @@ class _Scaled(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": self.rate}
 
 
-class Trial:
+class ShortTraining:
     """A model and as many of its samples as a short training takes.
 
     Its variables must be lent before. Everything runs in few traced functions,
@@ -104,23 +104,23 @@ class Trial:
     100 and more.
     """
 
-    def __init__(self, subject: Subject, *, hold_out: bool = False) -> None:
-        self.subject = subject
-        self.model = subject.model
-        per_sample = sum(math.prod(a.shape[1:]) for a in keras.tree.flatten(subject.train.x))
-        room = max(_FEWEST_ROWS, _MOST_NUMBERS // max(1, per_sample))
-        self.rows = subject.train.spread(min(_MOST_ROWS, room), subject.seed)
+    def __init__(self, context: CheckContext, *, hold_out: bool = False) -> None:
+        self.context = context
+        self.model = context.model
+        per_sample = sum(math.prod(a.shape[1:]) for a in keras.tree.flatten(context.train.x))
+        room = max(_MIN_ROWS, _MAX_NUMBERS // max(1, per_sample))
+        self.rows = context.train.spread(min(_MAX_ROWS, room), context.seed)
         self.data = [keras.tree.map_structure(_tensor, nest) for nest in (self.rows.x, self.rows.y)]
         self.weight = None if self.rows.weight is None else _tensor(self.rows.weight)
         self.batch = _static_batch(self.model)
-        self.batch_size = self.batch or min(subject.batch_size, _MOST_IN_BATCH, len(self.rows))
-        self._rng = np.random.default_rng(subject.seed)
-        seen = min(_MOST_SEEN, max(_FEWEST_ROWS // 2, room // 4), len(self.rows))
+        self.batch_size = self.batch or min(context.batch_size, _MAX_IN_BATCH, len(self.rows))
+        self._rng = np.random.default_rng(context.seed)
+        seen = min(_MAX_SEEN, max(_MIN_ROWS // 2, room // 4), len(self.rows))
         everything = self._rng.permutation(len(self.rows))
         self.seen = everything[: self.batch or seen]
         # Samples that no training here sees, where there are enough for both.
-        held = min(len(everything) // 4, _MOST_HELD)
-        enough = hold_out and held >= _FEWEST_HELD and self.batch is None
+        held = min(len(everything) // 4, _MAX_HELD)
+        enough = hold_out and held >= _MIN_HELD and self.batch is None
         self.held = everything[-held:] if enough else everything[:0]
         self._trained = np.sort(everything[: len(everything) - len(self.held)])
         self._variables = [*self.model.variables, *self.model.metrics_variables]
@@ -128,7 +128,7 @@ class Trial:
         self.penalty = 0.0  # What the layers add to the loss; known once a constant loss was asked for.
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def preserved(self) -> Iterator[None]:
         """Puts back the model's variables at the end of the block."""
         before = [np.array(variable.numpy()) for variable in self._variables]
         try:
@@ -146,7 +146,7 @@ class Trial:
             steps, size
         )
 
-    def look(self, rows: Array | None = None) -> View:
+    def evaluate(self, rows: Array | None = None) -> Evaluation:
         """Runs the model in inference on some rows, or on those set aside for it."""
         rows = self.seen if rows is None else rows
         if self._look is None:
@@ -154,7 +154,7 @@ class Trial:
         orders = np.stack([rows, *(self._rng.permutation(rows) for _ in range(_SHUFFLES))])
         outputs, losses, dead = self._look(tf.constant(rows), tf.constant(orders))
         losses = np.asarray(losses, np.float64)
-        return View(
+        return Evaluation(
             [np.asarray(tf.cast(out, tf.float32)) for out in keras.tree.flatten(outputs)],
             float(losses[0]),
             losses[1:],
@@ -196,7 +196,7 @@ class Trial:
 
     def outputs(self, rows: Array) -> list[Array]:
         """The model's outputs in inference."""
-        return self.look(rows).outputs
+        return self.evaluate(rows).outputs
 
     def constant_loss(self, rows: Array, uninformed: bool = False) -> float | None:
         """The lowest loss of a model that says the same for every sample.
@@ -209,13 +209,13 @@ class Trial:
         Returns:
             `None` where the loss does not compare outputs to labels in a way that is known.
         """
-        model, subject = self.model, self.subject
-        known = all(_is_known(head.loss) for head in subject.heads)
-        if not known or (len(subject.heads) > 1 and model.loss is None) or self._masks_outputs():
+        model, context = self.model, self.context
+        known = all(_is_known(head.loss) for head in context.heads)
+        if not known or (len(context.heads) > 1 and model.loss is None) or self._masks_outputs():
             return None
         labels = [np.asarray(y)[rows] for y in self._labels()]
         choices = [
-            list(_constants(head, y, uninformed)) for head, y in zip(subject.heads, labels, strict=True)
+            list(_constants(head, y, uninformed)) for head, y in zip(context.heads, labels, strict=True)
         ]
         if not all(choices):
             return None
@@ -226,7 +226,9 @@ class Trial:
         x, (y, weight) = self.inputs(rows), self.targets(rows)
 
         def loss(chosen: list[Array]) -> float:
-            outputs = keras.tree.pack_sequence_as(subject.anatomy.outputs, [tf.constant(c) for c in chosen])
+            outputs = keras.tree.pack_sequence_as(
+                context.forward_pass.outputs, [tf.constant(c) for c in chosen]
+            )
             return float(model.compute_loss(x, y, outputs, weight)) - penalty
 
         chosen = [options[0] for options in choices]
@@ -241,7 +243,7 @@ class Trial:
     def few(self, count: int) -> Array:
         """Rows whose inputs differ, from all classes in turn where there are classes."""
         order = self._rng.permutation(len(self.rows))
-        task, labels = self.subject.task, self._labels()[0]
+        task, labels = self.context.task, self._labels()[0]
         if task is not None and task.kind in ("binary", "multiclass") and labels.ndim <= 2:
             classes = task.class_indices(labels)[order]
             turn = np.empty(len(order), np.int64)
@@ -259,7 +261,7 @@ class Trial:
     def _labels(self) -> list[Array]:
         y = self.rows.y
         if isinstance(y, dict):
-            return [np.asarray(y[head.name]) for head in self.subject.heads]
+            return [np.asarray(y[head.name]) for head in self.context.heads]
         return [np.asarray(part) for part in keras.tree.flatten(y)]
 
     def inputs(self, rows: Any) -> Any:
@@ -273,9 +275,9 @@ class Trial:
 
     def _masks_outputs(self) -> bool:
         """Whether some steps of an output may not count."""
-        return any(head.outputs.ndim > 2 for head in self.subject.heads) and any(
+        return any(head.outputs.ndim > 2 for head in self.context.heads) and any(
             isinstance(call.layer, keras.layers.Masking) or getattr(call.layer, "mask_zero", False)
-            for call in self.subject.anatomy.calls
+            for call in self.context.forward_pass.calls
         )
 
     def _looker(self) -> Any:
@@ -283,7 +285,7 @@ class Trial:
         outer = set(getattr(model, "output_names", None) or ())
         watched = [layer for layer in inner_layers(model) if _cuts_at_zero(layer) and layer.name not in outer]
 
-        def look(rows: tf.Tensor, orders: tf.Tensor) -> Any:
+        def evaluate(rows: tf.Tensor, orders: tf.Tensor) -> Any:
             x = self.inputs(rows)
             with outputs_kept(watched) as hidden:
                 outputs = model(x, training=False)
@@ -296,7 +298,7 @@ class Trial:
 
             return outputs, tf.map_fn(loss, orders, fn_output_signature=tf.float32), dead
 
-        return self.traced(look, ([self.batch], tf.int64), ([None, self.batch], tf.int64))
+        return self.traced(evaluate, ([self.batch], tf.int64), ([None, self.batch], tf.int64))
 
     def traced(self, function: Callable[..., Any], *arguments: tuple[list[int | None], Any]) -> Any:
         """A function that TensorFlow compiles once, unless the model was told to run eagerly."""
@@ -306,7 +308,7 @@ class Trial:
         return tf.function(function, input_signature=signature, autograph=False)
 
 
-class Learner:
+class TrainLoop:
     """A trial's model with an optimiser, traced once for any rows and learning rate.
 
     Args:
@@ -315,7 +317,7 @@ class Learner:
         rate: The learning rate, a number or schedule.
     """
 
-    def __init__(self, trial: Trial, optimizer: Any, rate: Any) -> None:
+    def __init__(self, trial: ShortTraining, optimizer: Any, rate: Any) -> None:
         self.trial = trial
         self.optimizer = optimizer
         self._rate = _Scaled(rate)
@@ -330,7 +332,7 @@ class Learner:
         self._rate.factor.assign(factor)
         return float(self._rate(tf.zeros((), tf.int64)))
 
-    def run(self, order: Array, factor: float = 1.0) -> Course:
+    def run(self, order: Array, factor: float = 1.0) -> LossCurve:
         """Trains the model with a fresh optimiser, its learning rate times a factor.
 
         Args:
@@ -341,7 +343,7 @@ class Learner:
         for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
         taken, losses, gradients = self._run(tf.constant(order))
-        return Course(np.asarray(losses)[: int(taken)], np.asarray(gradients)[: int(taken)])
+        return LossCurve(np.asarray(losses)[: int(taken)], np.asarray(gradients)[: int(taken)])
 
     def _loop(self, order: tf.Tensor) -> Any:
         steps = tf.shape(order)[0]

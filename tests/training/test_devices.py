@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_practice import recipes, training
 from keras_practice.data import Task
-from keras_practice.training.devices import GPU, Device, Facts, decide, gather, parse_and_place, place
+from keras_practice.training.devices import GPU, Device, Facts, decide, gather, parse_and_place, select_device
 
 T4 = GPU("Tesla T4", (7, 5))
 V100 = GPU("Tesla V100-SXM2-16GB", (7, 0))
@@ -192,7 +192,7 @@ def test_a_gpu_that_is_not_there_is_refused(capsys):
     with pytest.raises(ValueError, match=r"^A GPU must be there that TensorFlow sees\. Got none"):
         training.device("gpu")
     with pytest.raises(SystemExit, match="2"):
-        place("gpu")
+        select_device("gpu")
     error = capsys.readouterr().err
     assert error.startswith("error: A GPU must be there")
     assert error.count("\n") == 1
@@ -231,7 +231,7 @@ def test_a_script_takes_it_too(monkeypatch):
 def test_a_policy_that_is_asked_for_takes_effect_and_is_undone():
     training.device(mixed_precision="mixed_float16", verbose=False)
     assert keras.config.dtype_policy().name == "mixed_float16"
-    place("auto")
+    select_device("auto")
     assert keras.config.dtype_policy().name == "float32"
 
 

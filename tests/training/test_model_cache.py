@@ -16,9 +16,9 @@ from keras_practice.callbacks import ValidationScores, best_weights
 from keras_practice.data import Task
 from keras_practice.training.batches import DeviceArrays
 from keras_practice.training.epoch_fit import EpochFit
-from keras_practice.training.model_cache import Reuse
+from keras_practice.training.model_cache import ModelCache
 from keras_practice.training.signature import signature
-from keras_practice.training.traced_numbers import Held, places
+from keras_practice.training.traced_numbers import TracedNumber, places
 from keras_practice.tuning import RandomSearch
 
 IRIS = data.load("iris")
@@ -227,7 +227,7 @@ def test_rates_and_penalties_of_layers_without_names_are_inputs_of_one_graph(tmp
 
 def test_a_held_number_rounds_as_a_constant_does():
     for value in (0.1, 0.3, 0.9, 0.999, 1e-7, 3.7):
-        number = Held(value, tf.constant(value, tf.float64))
+        number = TracedNumber(value, tf.constant(value, tf.float64))
         for ours, theirs in (
             (number, value),
             (1 - number, 1 - value),
@@ -252,7 +252,7 @@ def test_shapes_share_by_shape_and_the_table_is_bounded(tmp_path):
     assert_same(hypermodel.histories, plain(search, build, FIT))
     widths = {trial.hyperparameters.get("width") for trial in search.oracle.trials.values()}
     assert len(set(hypermodel.models)) == len(widths) > 1
-    table = Reuse(most=2)
+    table = ModelCache(most=2)
     for width in (3, 4, 5, 6):
         with table.model_for(iris(keras_tuner.HyperParameters(), units=(width,))):
             pass

@@ -20,7 +20,7 @@ from keras_practice.tuning.search.recipe_search import RecipeModel, RecipeSearch
 
 
 @dataclass(frozen=True)
-class Order:
+class TrialRequest:
     """A trial to be trained.
 
     Attributes:
@@ -35,7 +35,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What came of it.
 
     Attributes:
@@ -69,7 +69,7 @@ class RemoteTrials(RecipeSearch):
         """As the order has it."""
         return self._earlier
 
-    def train(self, order: Order) -> Outcome:
+    def train(self, order: TrialRequest) -> TrialResult:
         """Trains a trial, and takes along all that was written."""
         trial, fatal = Trial.from_state(order.trial), ""
         name = trial.trial_id
@@ -86,7 +86,7 @@ class RemoteTrials(RecipeSearch):
         result["hyperparameters"] = trial.hyperparameters.get_config()
         result["trainings"] = [asdict(training) for training in self._trainings.get(name, ())]
         files = self._taken(Path(self.get_trial_dir(name)), self._out / "tensorboard" / name)
-        return Outcome(result, files, fatal)
+        return TrialResult(result, files, fatal)
 
     def _taken(self, *folders: Path) -> dict[str, bytes]:
         """The files of these folders, which are removed."""
@@ -100,16 +100,16 @@ class RemoteTrials(RecipeSearch):
         return taken
 
 
-def order_of(search: RecipeSearch, trial: Trial) -> Order:
+def request_of(search: RecipeSearch, trial: Trial) -> TrialRequest:
     """What another process has to know of a search's trial to train it."""
     before, first = [], trial
     while (name := first.hyperparameters.values.get("tuner/trial_id")) is not None:
         first = search.oracle.get_trial(name)
         before.append(first.get_state())
-    return Order(trial.get_state(), tuple(before), search.earlier(trial.trial_id))
+    return TrialRequest(trial.get_state(), tuple(before), search.earlier(trial.trial_id))
 
 
-def receive(search: RecipeSearch, out: Path, name: str, outcome: Outcome) -> None:
+def receive(search: RecipeSearch, out: Path, name: str, outcome: TrialResult) -> None:
     """Records what came of a trial, as if it had been trained by the search itself.
 
     Args:

@@ -29,7 +29,7 @@ from typing import Any
 import tensorflow as tf
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_practice.tuning.engines.base import Outcome, RemoteTrials, order_of, receive
+from keras_practice.tuning.engines.base import RemoteTrials, TrialResult, receive, request_of
 from keras_practice.tuning.engines.chief_worker.messages import address_of
 from keras_practice.tuning.engines.chief_worker.processes import ServingError
 from keras_practice.tuning.reports.display import Display
@@ -171,7 +171,7 @@ def _suggestions(ray: Any, tune: Any, search: RecipeSearch, out: Path, post: Any
             if trial.status == TrialStatus.IDLE:
                 return None
             self.running[trial_id] = trial
-            ray.get(post.leave_order.remote(trial_id, pickle.dumps(order_of(search, trial))))
+            ray.get(post.leave_order.remote(trial_id, pickle.dumps(request_of(search, trial))))
             return {"trial": trial.trial_id, **trial.hyperparameters.values}
 
         def on_trial_complete(
@@ -213,10 +213,10 @@ def _watch(tune: Any, suggestions: Any, display: Display) -> Any:
     return Watch()
 
 
-def _lost() -> Outcome:
+def _lost() -> TrialResult:
     """The outcome of a trial of which nothing has come back."""
     told = f"its process was lost {_RETRIES + 1} times, as happens where memory runs out or a machine fails"
-    return Outcome({"status": TrialStatus.FAILED, "message": told})
+    return TrialResult({"status": TrialStatus.FAILED, "message": told})
 
 
 def _trainable_class(ray: Any, tune: Any) -> Any:

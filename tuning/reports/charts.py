@@ -12,17 +12,17 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from keras_practice.tuning.records import TrialRow
 from keras_practice.tuning.reports.importance import Importances
-from keras_practice.tuning.space.dimensions import Axis, label, printable
+from keras_practice.tuning.space.dimensions import Dimension, label, printable
 
 # From the worst trial to the best; all stand out from a white and from a dark page.
 _RAMP = LinearSegmentedColormap.from_list("trials", ["#5b7fd6", "#9150c8", "#d04f86", "#e0650f"])
 _BEST = "#e0650f"
 _DOT = "#2878c8"
 _FAILED = "#8a919c"
-_MOST_LETTERS = 12
+_MAX_LETTERS = 12
 
 
-def score_axis(rows: Sequence[TrialRow], objective: keras_tuner.Objective) -> Axis:
+def score_axis(rows: Sequence[TrialRow], objective: keras_tuner.Objective) -> Dimension:
     """The axis of the score, from the lowest to the highest; logarithmic where a loss has exploded.
 
     Args:
@@ -32,13 +32,13 @@ def score_axis(rows: Sequence[TrialRow], objective: keras_tuner.Objective) -> Ax
     scores = [row.score for row in rows if row.score is not None]
     low, high = min(scores), max(scores)
     if low > 0 and high > 50 * low:
-        return Axis(objective.name, "log", low, high)
+        return Dimension(objective.name, "log", low, high)
     room = 0.04 * (high - low) or 0.01 * abs(high) or 0.01
-    return Axis(objective.name, "linear", low - room, high + room)
+    return Dimension(objective.name, "linear", low - room, high + room)
 
 
 def parallel(
-    rows: Sequence[TrialRow], axes: Sequence[Axis], objective: keras_tuner.Objective, upright: bool
+    rows: Sequence[TrialRow], axes: Sequence[Dimension], objective: keras_tuner.Objective, upright: bool
 ) -> str:
     """Parallel coordinates: a line a trial through its hyperparameters to its score.
 
@@ -73,7 +73,7 @@ def parallel(
                 x, y = at(number, place)
                 parts += [
                     _line(x - 4, y, x + 4, y, "var(--soft)", 1),
-                    _text(x - 7, y + 4, _cut(text, _MOST_LETTERS), "end", soft=True),
+                    _text(x - 7, y + 4, _cut(text, _MAX_LETTERS), "end", soft=True),
                 ]
             continue
         for place, text, row_below in _laid(axis, length):
@@ -81,7 +81,7 @@ def parallel(
             end = "start" if place < 0.08 else "end" if place > 0.92 else "middle"
             parts += [
                 _line(x, y - 4, x, y + 4, "var(--soft)", 1),
-                _text(x, y + 16 + 13 * row_below, _cut(text, _MOST_LETTERS), end, soft=True),
+                _text(x, y + 16 + 13 * row_below, _cut(text, _MAX_LETTERS), end, soft=True),
             ]
     scored = [row for row in rows if row.score is not None]
     lines = []
@@ -119,7 +119,7 @@ def _path(
     )
 
 
-def scatter(rows: Sequence[TrialRow], axis: Axis, objective: keras_tuner.Objective) -> str:
+def scatter(rows: Sequence[TrialRow], axis: Dimension, objective: keras_tuner.Objective) -> str:
     """Score against one hyperparameter: a dot a trial, a ring where it was pruned, a cross where it failed.
 
     Args:
@@ -153,7 +153,7 @@ def scatter(rows: Sequence[TrialRow], axis: Axis, objective: keras_tuner.Objecti
         ]
     for place, text, row_below in laid:
         y = height - bottom + 18 + 13 * row_below
-        parts.append(_text(x_of(place), y, _cut(text, _MOST_LETTERS), "middle", soft=True))
+        parts.append(_text(x_of(place), y, _cut(text, _MAX_LETTERS), "middle", soft=True))
     parts.append(
         _text(
             (left + width - right) / 2,
@@ -172,7 +172,7 @@ def scatter(rows: Sequence[TrialRow], axis: Axis, objective: keras_tuner.Objecti
     return _svg(width, height, f"{objective.name} against {axis.name}", "".join(parts))
 
 
-def _mark(row: TrialRow, x: float, y_of: Any, scored: Axis, name: str, *, best: bool) -> str:
+def _mark(row: TrialRow, x: float, y_of: Any, scored: Dimension, name: str, *, best: bool) -> str:
     """A trial's sign in a scatter."""
     told = _title(row, name)
     if row.score is None:
@@ -224,7 +224,7 @@ def bars(found: Importances) -> str:
     return _svg(width, height * len(found.of) + 8, "Importance of each hyperparameter", "".join(parts))
 
 
-def _value(row: TrialRow, axis: Axis, is_score: bool) -> Any:
+def _value(row: TrialRow, axis: Dimension, is_score: bool) -> Any:
     return row.score if is_score else row.hyperparameters.get(axis.name)
 
 
@@ -242,10 +242,10 @@ def _title(row: TrialRow, name: str) -> str:
     return f"<title>{escape(printable(f'Trial {row.trial}: {score}'))}{escape(values)}</title>"
 
 
-def _laid(axis: Axis, room: float) -> list[tuple[float, str, int]]:
+def _laid(axis: Dimension, room: float) -> list[tuple[float, str, int]]:
     """Labels along an axis that lies: place, text and row; of choices, in two rows where one is too short."""
     ticks = axis.ticks()
-    each = 10 + 6.4 * max((len(_cut(text, _MOST_LETTERS)) for _, text in ticks), default=0)
+    each = 10 + 6.4 * max((len(_cut(text, _MAX_LETTERS)) for _, text in ticks), default=0)
     needed = max(1, len(ticks) - 1) * each  # At both ends half a label more, for which there is room.
     rows = 2 if axis.kind == "choice" and needed > room else 1
     shown = ticks[:: math.ceil(needed / (rows * room))]

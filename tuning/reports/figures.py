@@ -13,15 +13,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from keras_practice.tuning.records import TrialRow
-from keras_practice.tuning.space.dimensions import Axis
+from keras_practice.tuning.space.dimensions import Dimension
 from keras_practice.tuning.staged import Staged
 
 _SETS = (("training", "#2878c8"), ("validation", "#e0650f"))
-_RATE = Axis("learning_rate", "log", 1e-5, 1e-1)
+_RATE = Dimension("learning_rate", "log", 1e-5, 1e-1)
 
 
 def search_figure(
-    rows: Sequence[TrialRow], objective: keras_tuner.Objective, title: str, axis: Axis | None = _RATE
+    rows: Sequence[TrialRow], objective: keras_tuner.Objective, title: str, axis: Dimension | None = _RATE
 ) -> Figure:
     """Score against one hyperparameter, the best trial marked.
 
@@ -171,7 +171,7 @@ def _plain_decades(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def _place(row: TrialRow, axis: Axis | None) -> float:
+def _place(row: TrialRow, axis: Dimension | None) -> float:
     if axis is None:
         return float(int(row.trial))
     value = row.hyperparameters.get(axis.name, float("nan"))

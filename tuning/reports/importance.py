@@ -12,7 +12,7 @@ import keras_tuner
 import numpy as np
 
 from keras_practice.tuning.records import TrialRow
-from keras_practice.tuning.space.dimensions import Axis, label
+from keras_practice.tuning.space.dimensions import Dimension, label
 
 _LEAST = 8  # With fewer trials, a held-out fifth is one trial or none.
 _SHUFFLES = 40
@@ -71,7 +71,7 @@ class Importances:
 
 
 def importances(
-    rows: Sequence[TrialRow], axes: Sequence[Axis], objective: keras_tuner.Objective, seed: int = 0
+    rows: Sequence[TrialRow], axes: Sequence[Dimension], objective: keras_tuner.Objective, seed: int = 0
 ) -> Importances:
     """Permutation importance in a random forest that predicts a trial's rank from its hyperparameters.
 
@@ -129,7 +129,7 @@ def importances(
     return Importances(tuple(sorted(found, key=lambda one: -one.value)), explained, len(ended))
 
 
-def _complete(row: TrialRow, axes: Sequence[Axis]) -> bool:
+def _complete(row: TrialRow, axes: Sequence[Dimension]) -> bool:
     return all(axis.name in row.hyperparameters for axis in axes)
 
 
@@ -141,7 +141,7 @@ def _ranks(rows: Sequence[TrialRow], objective: keras_tuner.Objective) -> Any:
     return rankdata(scores if objective.direction == "max" else -scores)
 
 
-def edges(best: TrialRow, axes: Sequence[Axis]) -> list[str]:
+def edges(best: TrialRow, axes: Sequence[Dimension]) -> list[str]:
     """A sentence for each hyperparameter whose best value lies at an end of what was searched.
 
     An end at 0 that cannot be passed, as of dropout, is none; nor has a choice of

@@ -18,9 +18,9 @@ from keras_practice.rendering.pages import page
 from keras_practice.tuning.records import TrialRow
 from keras_practice.tuning.reports import charts
 from keras_practice.tuning.reports.importance import edges, importances, noise
-from keras_practice.tuning.space.dimensions import Axis, label, printable
+from keras_practice.tuning.space.dimensions import Dimension, label, printable
 
-_MOST_CURVES, _MOST_ROWS = 5, 20
+_MAX_CURVES, _MAX_ROWS = 5, 20
 
 _STYLE = """
 .upright { display: none; }
@@ -56,7 +56,7 @@ class Report:
     title: str
     how: str
     rows: Sequence[TrialRow]
-    axes: Sequence[Axis]
+    axes: Sequence[Dimension]
     objective: keras_tuner.Objective
     best: Mapping[str, Any] | None
     settings: Mapping[str, Any]
@@ -204,7 +204,7 @@ def _against(report: Report) -> str:
 
 def _curves(report: Report, scored: Sequence[TrialRow]) -> str:
     """The objective and the losses of the best trials, epoch by epoch."""
-    chosen = [row for row in scored if row.trainings][:_MOST_CURVES]
+    chosen = [row for row in scored if row.trainings][:_MAX_CURVES]
     panels = []
     for name in dict.fromkeys((report.objective.name, "val_loss", "loss")):
         lines = tuple(
@@ -252,12 +252,12 @@ def _table(report: Report) -> str:
         )
 
     rest = ""
-    if len(drawn) > _MOST_ROWS:
+    if len(drawn) > _MAX_ROWS:
         rest = (
-            f'<details class="card"><summary>The other {len(drawn) - _MOST_ROWS} trials</summary>'
-            f"{table(drawn[_MOST_ROWS:])}</details>"
+            f'<details class="card"><summary>The other {len(drawn) - _MAX_ROWS} trials</summary>'
+            f"{table(drawn[_MAX_ROWS:])}</details>"
         )
-    return f'<section><h2>Trials</h2><div class="card">{table(drawn[:_MOST_ROWS])}</div>{rest}</section>'
+    return f'<section><h2>Trials</h2><div class="card">{table(drawn[:_MAX_ROWS])}</div>{rest}</section>'
 
 
 def _table_row(

@@ -10,7 +10,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_practice.core.files import replacing
 
-_MOST_COLLISIONS = 20
+_MAX_COLLISIONS = 20
 
 
 class RandomOracle(keras_tuner.oracles.RandomSearchOracle):
@@ -28,7 +28,7 @@ class RandomOracle(keras_tuner.oracles.RandomSearchOracle):
         """Values for a new trial, or the end of the search when the space holds nothing new."""
         tried = {_key(trial.hyperparameters.values) for trial in self.trials.values()}
         space = self.get_space().space
-        for attempt in range(_MOST_COLLISIONS):
+        for attempt in range(_MAX_COLLISIONS):
             drawn = keras_tuner.HyperParameters()
             for parameter in space:
                 drawn.merge([parameter])

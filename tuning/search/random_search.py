@@ -20,7 +20,7 @@ from keras_tuner.engine.trial import Trial
 from keras_practice.callbacks import direction
 from keras_practice.core.files import replacing
 from keras_practice.training.checkpoints import Checkpoints
-from keras_practice.training.model_cache import Reuse
+from keras_practice.training.model_cache import ModelCache
 from keras_practice.training.seeding import set_random_seed
 from keras_practice.tuning.search.random_oracle import RandomOracle, derive_seed
 from keras_practice.tuning.search.tuner_callbacks import BestEpoch, tuner_hooks
@@ -102,7 +102,7 @@ class RandomSearch(keras_tuner.Tuner):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
-        self._reuse, self._checkpoints, self._seeded = Reuse(), Checkpoints(), oracle
+        self._reuse, self._checkpoints, self._seeded = ModelCache(), Checkpoints(), oracle
         self._gave_up = False
         # KerasTuner prints a line when it reloads.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -119,7 +119,7 @@ class RandomSearch(keras_tuner.Tuner):
             with one_model_after_another():
                 super().search(*args, **kwargs)
         finally:
-            self._reuse = Reuse()  # Its models and arrays are of no more use.
+            self._reuse = ModelCache()  # Its models and arrays are of no more use.
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         """Trains one trial from its own seed; arguments are those of `fit`."""

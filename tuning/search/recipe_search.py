@@ -34,7 +34,7 @@ from keras_practice.tuning.space.presets import TRAINING, Draw
 
 # Without the coverage, whose accuracy is undefined while no sample is covered.
 _SCORES = ("f1", "precision", "recall", "auc")
-_MOST_BYTES = 2**26
+_MAX_BYTES = 2**26
 
 
 class RecipeModel(keras_tuner.HyperModel):
@@ -64,7 +64,7 @@ class RecipeModel(keras_tuner.HyperModel):
         if not self._held:
             return self.dataset
         if number not in self._folds:
-            if self.dataset.train.x.nbytes > _MOST_BYTES:
+            if self.dataset.train.x.nbytes > _MAX_BYTES:
                 self._folds.clear()  # Each is a copy of nearly everything.
             self._folds[number] = fold_of(self.dataset, self._held[number])
         return self._folds[number]

@@ -14,7 +14,7 @@ _NUMBERS = (keras_tuner.engine.hyperparameters.Float, keras_tuner.engine.hyperpa
 
 
 @dataclass(frozen=True)
-class Axis:
+class Dimension:
     """One hyperparameter that was searched.
 
     Attributes:
@@ -63,7 +63,7 @@ class Axis:
         return tuple((self.place(value), label(float(value))) for value in shown)
 
 
-def axes_of(space: Sequence[Any]) -> tuple[Axis, ...]:
+def dimensions_of(space: Sequence[Any]) -> tuple[Dimension, ...]:
     """An axis for each of KerasTuner's hyperparameters that has more than one value.
 
     Args:
@@ -78,19 +78,19 @@ def axes_of(space: Sequence[Any]) -> tuple[Axis, ...]:
     return tuple(axis for axis in axes if axis is not None)
 
 
-def _axis(name: str, same: Sequence[Any]) -> Axis | None:
+def _axis(name: str, same: Sequence[Any]) -> Dimension | None:
     ranges = [hp for hp in same if isinstance(hp, _NUMBERS)]
     if ranges:
         low, high = min(hp.min_value for hp in ranges), max(hp.max_value for hp in ranges)
         if len(ranges) < len(same) or not low < high:
             return None
         log = all(hp.sampling not in (None, "linear") for hp in ranges)
-        return Axis(name, "log" if log else "linear", float(low), float(high))
+        return Dimension(name, "log" if log else "linear", float(low), float(high))
     values = list(dict.fromkeys(value for hp in same for value in hp.values))
     if len(values) < 2 or len({isinstance(value, str) for value in values}) > 1:
         return None
     # Words keep the order in which they were named.
-    return Axis(name, "choice", values=tuple(values if isinstance(values[0], str) else sorted(values)))
+    return Dimension(name, "choice", values=tuple(values if isinstance(values[0], str) else sorted(values)))
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.callbacks.direction import direction as direction_of
-from keras_practice.checks.inspection.samples import Rows
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.arguments import check_positive, check_positive_integer
 from keras_practice.core.steps import innermost
 from keras_practice.recipes import scale_learning_rate
@@ -129,8 +129,8 @@ class _Study:
     def __init__(
         self,
         build: Callable[[], keras.Model],
-        rows: Rows,
-        held: Rows,
+        rows: Samples,
+        held: Samples,
         rule: Rule | None,
         base: int,
         epochs: int,

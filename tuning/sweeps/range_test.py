@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from keras_practice.checks.inspection.context import subject_of
-from keras_practice.checks.inspection.samples import Rows
-from keras_practice.checks.trials.short_training import Trial, own_optimizer
+from keras_practice.checks.inspection.context import context_of
+from keras_practice.checks.inspection.samples import Samples
+from keras_practice.checks.trials.short_training import ShortTraining, own_optimizer
 from keras_practice.core.arguments import check_positive, check_positive_integer
 from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.rendering.figures import Line, Panel, figure
 from keras_practice.training.side_by_side import HeldRate
 from keras_practice.tuning.sweeps.rates import log_x, mark, samples_in
@@ -29,7 +29,7 @@ _EDGE = 0.1
 _PLATEAU = 0.15
 # How far below the loss with shuffled labels the loss must get, in standard errors and as a share of it.
 _SURE, _WORTH = 4.0, 0.05
-_FEWEST_STEPS = 50
+_MIN_STEPS = 50
 _RANGE = "#2da44e"
 
 
@@ -247,7 +247,7 @@ def learning_rate_range(
     if not lowest < highest:
         raise ValueError(f"lowest must be below highest. Got {lowest} and {highest}.")
     for name, number, least in (
-        ("steps", steps, _FEWEST_STEPS),
+        ("steps", steps, _MIN_STEPS),
         ("seeds", seeds, 2),
         ("batch_size", batch_size, 1),
     ):
@@ -260,16 +260,16 @@ def learning_rate_range(
         raise ValueError("The model must train by Keras's own train_step. Got one of its own.")
     rows = samples_in("train", train)
     rates = np.geomspace(lowest, highest, steps)
-    with borrowed(model, rows.take(slice(0, 1)).x):
+    with preserved(model, rows.take(slice(0, 1)).x):
         losses, control = _ramps(model, rows, rates, batch_size, seeds, seed)
     return RangeResult(rates, losses, control)
 
 
 def _ramps(
-    model: keras.Model, rows: Rows, rates: Array, batch_size: int, seeds: int, seed: int
+    model: keras.Model, rows: Samples, rates: Array, batch_size: int, seeds: int, seed: int
 ) -> tuple[Array, Array]:
     """Losses with the right labels and with shuffled ones, `(seeds, steps)` each."""
-    trial = Trial(subject_of(model, rows.x, rows.y, batch_size=batch_size, seed=seed))
+    trial = ShortTraining(context_of(model, rows.x, rows.y, batch_size=batch_size, seed=seed))
     copied = own_optimizer(model)
     if copied is None:
         raise ValueError(
@@ -305,7 +305,7 @@ def _ramps(
         for kept, labels in zip(found, (order, shuffled[order]), strict=True):
             for variable, value in zip(optimizer.variables, fresh, strict=True):
                 variable.assign(value)
-            with trial.kept():
+            with trial.preserved():
                 taken, losses = run(tf.constant(order, tf.int64), tf.constant(labels, tf.int64))
             losses = np.array(losses, np.float64)
             losses[int(taken) :] = np.nan
@@ -313,7 +313,7 @@ def _ramps(
     return np.array(found[0]), np.array(found[1])
 
 
-def _step(trial: Trial, optimizer: Any, inputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def _step(trial: ShortTraining, optimizer: Any, inputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     model = trial.model
     x, (y, weight) = trial.inputs(inputs), trial.targets(labels)
     weights = model.trainable_variables

@@ -12,7 +12,7 @@ import tensorflow as tf
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from keras_practice.checks.inspection.samples import Rows, rows_of
+from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.core.types import Array
 from keras_practice.data import Split
 
@@ -20,20 +20,20 @@ _MARK = "#b23a48"
 _ROOM = 0.18  # of the height
 
 
-def samples_in(name: str, data: Any) -> Rows:
+def samples_in(name: str, data: Any) -> Samples:
     """The samples of a split or a pair `(x, y)`.
 
     Raises:
         ValueError: If it is neither, or there is not one row of labels a sample.
     """
     if isinstance(data, Split):
-        return rows_of(data.x, data.y)
+        return samples_of(data.x, data.y)
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return rows_of(data[0], data[1])
+        return samples_of(data[0], data[1])
     raise ValueError(f"{name} must be a data.Split or a pair (x, y). Got {type(data).__name__}.")
 
 
-def tensors_of(rows: Rows) -> tuple[Any, Any]:
+def tensors_of(rows: Samples) -> tuple[Any, Any]:
     """Inputs and labels as tensors, with floats of the type that `fit` gives them."""
 
     def tensor(values: Array) -> tf.Tensor:
@@ -81,7 +81,7 @@ def orders_of(count: int, epochs: int, seed: int) -> Array:
     return np.stack([rng.permutation(count) for _ in range(epochs)])
 
 
-def built(build: Callable[[], keras.Model], rows: Rows) -> keras.Model:
+def built(build: Callable[[], keras.Model], rows: Samples) -> keras.Model:
     """The model that `build` makes, with all variables, its optimizer's included.
 
     Raises:

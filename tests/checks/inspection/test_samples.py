@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_practice.checks.inspection.samples import MOST_ROWS, rows_of
+from keras_practice.checks.inspection.samples import MAX_ROWS, samples_of
 
 X = np.arange(24, dtype="float32").reshape(12, 2)
 Y = np.arange(12)
@@ -27,7 +27,7 @@ def order(dataset):
 
 
 def test_arrays_are_taken_as_they_are():
-    rows = rows_of(X, Y)
+    rows = samples_of(X, Y)
     assert rows.x is X
     assert rows.y is Y
     assert (len(rows), rows.total, rows.complete, rows.shuffled) == (12, 12, True, None)
@@ -43,27 +43,27 @@ def test_arrays_are_taken_as_they_are():
     ],
 )
 def test_several_inputs_have_names(x, names):
-    assert list(rows_of(x, Y if len(names) > 1 else Y[:2]).inputs) == names
+    assert list(samples_of(x, Y if len(names) > 1 else Y[:2]).inputs) == names
 
 
 @pytest.mark.parametrize("batches", [numbered(12), Numbers()], ids=["tf.data", "PyDataset"])
 def test_data_sets_give_their_samples(batches):
-    rows = rows_of(batches, None)
+    rows = samples_of(batches, None)
     assert rows.y.tolist() == list(range(12))
     assert (rows.total, rows.complete) == (12, True)
 
 
 def test_a_large_data_set_is_read_in_all_its_parts():
-    rows = rows_of(numbered(40_000, batch=50), None)
-    assert MOST_ROWS <= len(rows) < MOST_ROWS + 500
+    rows = samples_of(numbered(40_000, batch=50), None)
+    assert MAX_ROWS <= len(rows) < MAX_ROWS + 500
     assert rows.y[0] == 0
     assert rows.y[-1] > 36_000
     assert (rows.total, rows.complete, rows.shuffled) == (40_000, False, False)
 
 
 def test_a_data_set_without_an_end_is_read_in_part():
-    rows = rows_of(numbered(12).repeat(), None)
-    assert len(rows) == MOST_ROWS
+    rows = samples_of(numbered(12).repeat(), None)
+    assert len(rows) == MAX_ROWS
     assert (rows.total, rows.complete) == (None, False)
 
 
@@ -74,7 +74,7 @@ def test_a_shuffled_data_set_goes_on_as_if_it_had_not_been_read(seed):
         tf.random.set_seed(1)
         dataset = numbered(12, shuffle=True, seed=seed)
         if read:
-            rows = rows_of(dataset, None)
+            rows = samples_of(dataset, None)
             assert sorted(rows.y.tolist()) == list(range(12))
             assert rows.shuffled
         orders.append([order(dataset), order(dataset)])
@@ -83,13 +83,13 @@ def test_a_shuffled_data_set_goes_on_as_if_it_had_not_been_read(seed):
 
 def test_sample_weights_come_along():
     weights = np.linspace(0, 1, 12)
-    assert rows_of(X, Y, weights).weight is weights
+    assert samples_of(X, Y, weights).weight is weights
     batches = tf.data.Dataset.from_tensor_slices((X, Y, weights)).batch(5)
-    np.testing.assert_allclose(rows_of(batches, None).weight, weights)
+    np.testing.assert_allclose(samples_of(batches, None).weight, weights)
 
 
 def test_rows_may_be_chosen():
-    rows = rows_of({"a": X}, Y).spread(5, seed=1)
+    rows = samples_of({"a": X}, Y).spread(5, seed=1)
     assert len(rows) == 5
     assert not rows.complete
     assert np.all(np.diff(rows.y) > 0)
@@ -111,4 +111,4 @@ def test_rows_may_be_chosen():
 )
 def test_what_cannot_be_read_is_refused(x, y, message):
     with pytest.raises(ValueError, match=message):
-        rows_of(x, y)
+        samples_of(x, y)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_practice import data, recipes
-from keras_practice.checks.inspection.context import subject_of
+from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.rules import data as data_checks
 from keras_practice.checks.rules.data import CHECKS
 
@@ -38,9 +38,9 @@ def regressor(width=6, **options):
 
 def found(model, x, y, check=None, **options):
     """What the checks say, by name and severity, without remarks."""
-    subject = subject_of(model, x, y, **options)
+    context = context_of(model, x, y, **options)
     checks = CHECKS if check is None else [check]
-    return [f for c in checks for f in c(subject) if f.severity != "info"]
+    return [f for c in checks for f in c(context) if f.severity != "info"]
 
 
 def verdicts(*args, **options):
@@ -317,8 +317,8 @@ def test_constant_features():
     assert verdicts(mlp(), one, Y, check=check) == []
     border = IMAGES.copy()
     border[:, 0] = 0
-    subject = subject_of(images(), border / 255, IMAGE_LABELS)
-    assert [f.severity for f in check(subject)] == ["info"]
+    context = context_of(images(), border / 255, IMAGE_LABELS)
+    assert [f.severity for f in check(context)] == ["info"]
 
 
 # ---- leakage
@@ -491,10 +491,10 @@ def test_a_weak_signal_is_signal():
 
 def test_the_worst_comes_first():
     x = np.concatenate([X * 300, np.ones((1_000, 1), "float32")], axis=1)
-    subject = subject_of(mlp(7), x, Y, validation_data=(x / 300, Y))
+    context = context_of(mlp(7), x, Y, validation_data=(x / 300, Y))
     order = ["error", "warning", "info"]
     for check in CHECKS:
-        ranks = [order.index(f.severity) for f in check(subject)]
+        ranks = [order.index(f.severity) for f in check(context)]
         assert ranks == sorted(ranks)
 
 
@@ -511,10 +511,10 @@ def test_several_inputs_are_named():
 
 def test_a_look_changes_nothing():
     x, y = X.copy(), Y.copy()
-    subject = subject_of(mlp(), x, y, validation_split=0.2)
-    before = [np.array(w) for w in subject.model.weights]
-    first = [str(f) for c in CHECKS for f in c(subject)]
-    assert [str(f) for c in CHECKS for f in c(subject)] == first
+    context = context_of(mlp(), x, y, validation_split=0.2)
+    before = [np.array(w) for w in context.model.weights]
+    first = [str(f) for c in CHECKS for f in c(context)]
+    assert [str(f) for c in CHECKS for f in c(context)] == first
     np.testing.assert_array_equal(x, X)
-    for one, other in zip(before, subject.model.weights, strict=True):
+    for one, other in zip(before, context.model.weights, strict=True):
         np.testing.assert_array_equal(one, np.array(other))

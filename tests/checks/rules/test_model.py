@@ -9,12 +9,12 @@ from keras import layers as L
 from keras import optimizers
 
 from keras_practice import data, recipes
-from keras_practice.checks.inspection.context import subject_of
+from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.inspection.flow import all_layers
 from keras_practice.checks.rules import model as model_checks
 from keras_practice.checks.rules import optimizer as optimizer_checks
 from keras_practice.checks.rules import path as path_checks
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 from keras_practice.tuning.space.presets import builder_arguments, dataset_for
 
@@ -31,9 +31,9 @@ WORDS = RNG.integers(1, 50, size=(48, 6)).astype("int32")
 def look(model, x=X, y=Y, **options):
     """All findings as `{(check, severity): where}`."""
     first = keras.tree.map_structure(lambda a: a[:1], x)
-    with borrowed(model, first):
-        subject = subject_of(model, x, y, **options)
-        found = [f for check in (*model_checks.CHECKS, *optimizer_checks.CHECKS) for f in check(subject)]
+    with preserved(model, first):
+        context = context_of(model, x, y, **options)
+        found = [f for check in (*model_checks.CHECKS, *optimizer_checks.CHECKS) for f in check(context)]
     for finding in found:
         assert finding.evidence.endswith("."), finding
         assert finding.cause.endswith("."), finding
@@ -689,8 +689,8 @@ def test_an_array_that_is_not_used_is_named():
 
 def test_where_the_gradient_stops_is_said():
     model = subclassed(tf.round)
-    with borrowed(model, X[:1]):
-        (finding,) = path_checks.disconnected(subject_of(model, X, Y))
+    with preserved(model, X[:1]):
+        (finding,) = path_checks.disconnected(context_of(model, X, Y))
     assert "rint in model" in finding.cause or "round in model" in finding.cause
 
 
@@ -699,8 +699,8 @@ def test_a_loss_that_fails_is_left_to_others():
         raise ValueError("no")
 
     model = net(relu(), softmax(), loss=broken)
-    with borrowed(model, X[:1]):
-        assert list(path_checks.disconnected(subject_of(model, X, Y))) == []
+    with preserved(model, X[:1]):
+        assert list(path_checks.disconnected(context_of(model, X, Y))) == []
 
 
 @pytest.mark.parametrize(("batch_size", "severity"), [(1, "error"), (4, "warning"), (32, None)])
@@ -713,11 +713,11 @@ def test_batch_norm_needs_a_batch(batch_size, severity):
 def test_the_batches_of_a_data_set_are_what_batch_norm_gets():
     model = net(L.Dense(16), L.BatchNormalization(name="norm"), L.ReLU(), softmax())
     single = tf.data.Dataset.from_tensor_slices((X, Y)).batch(1)
-    with borrowed(model, X[:1]):
-        subject = subject_of(model, single, None, batch_size=32)
-    assert subject.batch_size == 1
+    with preserved(model, X[:1]):
+        context = context_of(model, single, None, batch_size=32)
+    assert context.batch_size == 1
     assert [
-        f.severity for check in model_checks.CHECKS for f in check(subject) if f.check == "batch-norm-batch"
+        f.severity for check in model_checks.CHECKS for f in check(context) if f.check == "batch-norm-batch"
     ] == ["error"]
 
 

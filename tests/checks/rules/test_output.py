@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, losses, ops
 
-from keras_practice.checks.inspection.context import subject_of
+from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.rules.output import CHECKS, metrics_of
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
 RNG = np.random.default_rng(0)
@@ -37,9 +37,9 @@ def dense(units, activation=None, *more, x=X):
 
 def findings(model, loss, y, x=X, metrics=None, task=None):
     model.compile("sgd", loss, metrics=metrics)
-    with borrowed(model, x[:1]):
-        subject = subject_of(model, x, y, task=task)
-        return [finding for check in CHECKS for finding in check(subject)]
+    with preserved(model, x[:1]):
+        context = context_of(model, x, y, task=task)
+        return [finding for check in CHECKS for finding in check(context)]
 
 
 def said(*args, **kwargs):
@@ -688,9 +688,9 @@ def test_metrics_are_read_from_each_output():
         metrics={"kind": ["accuracy", own], "size": keras.metrics.mean_absolute_error},
         weighted_metrics={"size": ["mse"]},
     )
-    with borrowed(model, X[:1]):
-        subject = subject_of(model, X, {"kind": THREE, "size": NUMBERS})
-    read = [(m.output, m.name, m.config.get("threshold")) for m in metrics_of(model, subject.heads)]
+    with preserved(model, X[:1]):
+        context = context_of(model, X, {"kind": THREE, "size": NUMBERS})
+    read = [(m.output, m.name, m.config.get("threshold")) for m in metrics_of(model, context.heads)]
     assert read == [
         ("kind", "accuracy", None),
         ("kind", "binaryaccuracy", 0.2),
@@ -705,9 +705,9 @@ def test_an_output_that_counts_nothing_is_named():
     y = {"a": NUMBERS, "b": NUMBERS}
     for weights, expected in (({"a": 1.0, "b": 0.0}, ["output 'b'"]), ({"a": 1.0, "b": 0.1}, [])):
         model.compile("sgd", {"a": "mse", "b": "mse"}, loss_weights=weights)
-        with borrowed(model, X[:1]):
-            subject = subject_of(model, X, y)
-            found = [finding for check in CHECKS for finding in check(subject)]
+        with preserved(model, X[:1]):
+            context = context_of(model, X, y)
+            found = [finding for check in CHECKS for finding in check(context)]
         assert [f.where for f in found if (f.check, f.severity) == ("disconnected", "error")] == expected
 
 

@@ -8,9 +8,9 @@ from keras import layers
 
 from keras_practice import data, recipes
 from keras_practice.checks.findings import Finding
-from keras_practice.checks.inspection.context import subject_of
+from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.trials.examination import behaviour
-from keras_practice.core.variables import borrowed
+from keras_practice.core.variables import preserved
 
 DIGITS, WINE, DIABETES = (data.load(name) for name in ("digits", "wine", "diabetes"))
 X, Y = DIGITS.train.x, DIGITS.train.y
@@ -105,9 +105,9 @@ def recipe(build, dataset, **options):
     return recipes.compile_for(build(dataset.input_shape, dataset.task, **options), dataset.task)
 
 
-def look(model, x=X, y=Y, seconds=ENOUGH, known=()):
-    with borrowed(model, x if isinstance(x, dict) else x[:1]):
-        return behaviour(subject_of(model, x, y), time.monotonic() + seconds, known)
+def evaluate(model, x=X, y=Y, seconds=ENOUGH, known=()):
+    with preserved(model, x if isinstance(x, dict) else x[:1]):
+        return behaviour(context_of(model, x, y), time.monotonic() + seconds, known)
 
 
 def errors(found):
@@ -155,7 +155,7 @@ SLOW_HEALTHY = {
     "name", [*HEALTHY, *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW_HEALTHY]]
 )
 def test_a_healthy_model_has_no_error(name):
-    assert errors(look(*{**HEALTHY, **SLOW_HEALTHY}[name]())) == []
+    assert errors(evaluate(*{**HEALTHY, **SLOW_HEALTHY}[name]())) == []
 
 
 def too_large(model, factor):
@@ -188,7 +188,7 @@ SLOW_FAULTY = {
     "name", [*FAULTY, *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW_FAULTY]]
 )
 def test_a_fault_is_found_by_its_name(name):
-    found = look({**FAULTY, **SLOW_FAULTY}[name]())
+    found = evaluate({**FAULTY, **SLOW_FAULTY}[name]())
     assert name in errors(found), found
     assert found == sorted(found, key=lambda f: f.severity != "error")
 
@@ -199,7 +199,7 @@ def suspicion(check):
 
 def test_a_training_that_fails_bears_a_suspicion_out():
     model = net(layers.Dense(32, "relu", kernel_regularizer=HUGE_PENALTY), kernel_regularizer=HUGE_PENALTY)
-    found = look(model, known=[suspicion("over-regularized"), suspicion("leakage")])
+    found = evaluate(model, known=[suspicion("over-regularized"), suspicion("leakage")])
     (confirmed,) = [finding for finding in found if finding.where == "somewhere"]
     assert (confirmed.check, confirmed.severity) == ("over-regularized", "error")
     assert confirmed.evidence.startswith("this was seen. A short training bears it out: after 300 steps")
@@ -207,22 +207,22 @@ def test_a_training_that_fails_bears_a_suspicion_out():
 
 @pytest.mark.parametrize("optimizer", ["adam", keras.optimizers.SGD(100.0)], ids=["learns", "rate too high"])
 def test_a_suspicion_stays_one_where_the_model_learns_or_another_cause_is_shown(optimizer):
-    found = look(relu_net(optimizer), known=[suspicion("dropout-rate")])
+    found = evaluate(relu_net(optimizer), known=[suspicion("dropout-rate")])
     assert all(finding.where != "somewhere" for finding in found)
 
 
 def test_what_is_learned_by_heart_alone_bears_out_that_the_inputs_tell_nothing():
     y = np.random.default_rng(0).permutation(Y)
     wide = net(layers.Dense(512, "relu"), optimizer=keras.optimizers.Adam(3e-3))
-    assert errors(look(wide, X, y)) == []
-    found = look(wide, X, y, known=[suspicion("uninformative-input")])
+    assert errors(evaluate(wide, X, y)) == []
+    found = evaluate(wide, X, y, known=[suspicion("uninformative-input")])
     assert errors(found) == ["uninformative-input"]
     assert "others" in found[0].evidence
-    assert errors(look(wide, X, Y, known=[suspicion("uninformative-input")])) == []
+    assert errors(evaluate(wide, X, Y, known=[suspicion("uninformative-input")])) == []
 
 
 def test_dropout_in_inference_alone_is_an_error():
-    found = look(net(layers.Dense(32, "relu"), DropoutTurnedRound()))
+    found = evaluate(net(layers.Dense(32, "relu"), DropoutTurnedRound()))
     assert "train-eval-gap" in errors(found)
 
 
@@ -233,7 +233,7 @@ def test_a_training_step_that_changes_nothing_is_told(applies):
     model.applies = applies
     model.compile("adam", "sparse_categorical_crossentropy")
     theirs, before = model.optimizer, [np.array(v.numpy()) for v in model.variables]
-    assert errors(look(model)) == ([] if applies else ["loss-stuck"])
+    assert errors(evaluate(model)) == ([] if applies else ["loss-stuck"])
     assert model.optimizer is theirs
     assert not theirs.built
     assert all(np.array_equal(a, v.numpy()) for a, v in zip(before, model.variables, strict=True))
@@ -241,7 +241,7 @@ def test_a_training_step_that_changes_nothing_is_told(applies):
 
 def test_a_rate_that_kills_units_is_the_cause_of_their_death():
     model = net(layers.Dense(128, "relu"), layers.Dense(16, "relu"), optimizer=keras.optimizers.Adam(0.1))
-    found = look(model, known=[suspicion("learning-rate-high")])
+    found = evaluate(model, known=[suspicion("learning-rate-high")])
     assert "dead-units" in [finding.check for finding in found]
     assert [f.where for f in found if f.severity == "error"] == ["somewhere"]
 
@@ -249,8 +249,8 @@ def test_a_rate_that_kills_units_is_the_cause_of_their_death():
 def test_beside_tiny_targets_no_gradient_explodes():
     model = recipe(recipes.mlp, DIABETES, units=(32,))
     x, y = DIABETES.train.x, 1e-6 * DIABETES.train.y
-    assert errors(look(model, x, y)) == ["exploding-gradient"]
-    found = look(model, x, y, known=[suspicion("target-scale")])
+    assert errors(evaluate(model, x, y)) == ["exploding-gradient"]
+    found = evaluate(model, x, y, known=[suspicion("target-scale")])
     assert "exploding-gradient" not in errors(found)
 
 
@@ -260,7 +260,7 @@ def test_a_layer_that_scales_in_training_alone_is_told_where_inference_is_not_al
         [keras.Input((10,)), ScaledInTraining(), layers.Dense(32, "tanh"), layers.Dense(1)]
     )
     model.compile(keras.optimizers.Adam(1e-2), "mse")
-    assert "train-eval-gap" in errors(look(model, x, DIABETES.train.y))
+    assert "train-eval-gap" in errors(evaluate(model, x, DIABETES.train.y))
 
 
 @pytest.mark.parametrize(("units", "expected"), [(2, ["capacity"]), (32, [])])
@@ -272,16 +272,16 @@ def test_too_few_units_for_what_has_to_be_told_apart(units, expected):
     x = np.stack([far * np.cos(angle), far * np.sin(angle)], axis=1).astype("float32") * 2
     model = keras.Sequential([keras.Input((2,)), layers.Dense(units, "relu"), layers.Dense(3, "softmax")])
     model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
-    assert errors(look(model, x, y)) == expected
+    assert errors(evaluate(model, x, y)) == expected
 
 
 def test_a_symptom_is_not_reported_beside_its_cause():
-    assert errors(look(FAULTY["learning-rate-high"]())) == ["learning-rate-high"]
+    assert errors(evaluate(FAULTY["learning-rate-high"]())) == ["learning-rate-high"]
 
 
 @pytest.mark.parametrize(("factor", "severity"), [(1.0, None), (2.2, "info"), (4.0, "warning")])
 def test_a_start_above_chance_that_is_made_up_for_is_no_error(factor, severity):
-    found = look(too_large(relu_net("adam"), factor))
+    found = evaluate(too_large(relu_net("adam"), factor))
     assert [f.severity for f in found if f.check == "initial-loss"] == ([severity] if severity else [])
     assert all("2.3 (knowing nothing)" in f.evidence for f in found)
 
@@ -291,7 +291,7 @@ def test_a_single_layer_where_no_straight_line_will_do():
     x = x + np.random.default_rng(0).normal(scale=0.05, size=x.shape).astype("float32")
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, "sigmoid")])
     model.compile("adam", "binary_crossentropy")
-    assert errors(look(model, x, y)) == ["capacity"]
+    assert errors(evaluate(model, x, y)) == ["capacity"]
 
 
 def test_what_is_expected_of_the_first_loss_follows_from_the_class_frequencies():
@@ -300,14 +300,14 @@ def test_what_is_expected_of_the_first_loss_follows_from_the_class_frequencies()
     entropy = -(frequency * np.log(frequency) + (1 - frequency) * np.log(1 - frequency))
     model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(2, "softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
-    found = look(too_large(model, 30.0), X, y)
+    found = evaluate(too_large(model, 30.0), X, y)
     (evidence,) = [finding.evidence for finding in found if finding.check == "initial-loss"]
     assert "0.693 (knowing nothing)" in evidence
     assert float(evidence.split(" to ")[1].split()[0]) == pytest.approx(entropy, abs=0.05)
 
 
 def test_nan_in_the_inputs_is_told_at_once():
-    found = look(relu_net("adam"), np.where(X > 0.99, np.nan, X))
+    found = evaluate(relu_net("adam"), np.where(X > 0.99, np.nan, X))
     # Some processors' ReLU makes 0 of NaN: then the first loss is finite, and the weights are not.
     assert [f.severity for f in found] == ["error"]
     assert found[0].check in ("initial-loss", "loss-diverges")
@@ -316,11 +316,11 @@ def test_nan_in_the_inputs_is_told_at_once():
 def test_a_trained_model_is_not_blamed_for_what_it_knows():
     model = relu_net(keras.optimizers.Adam(1e-2))
     model.fit(X, Y, epochs=5, verbose=0)
-    assert look(model) == []
+    assert evaluate(model) == []
 
 
 def test_outputs_that_change_from_call_to_call_are_a_warning():
-    found = look(net(layers.Dense(32, "relu"), AlwaysNoise()))
+    found = evaluate(net(layers.Dense(32, "relu"), AlwaysNoise()))
     assert [(f.check, f.severity) for f in found] == [("train-eval-gap", "warning")]
 
 
@@ -329,7 +329,7 @@ def test_a_loss_that_grows_at_every_rate_diverges():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.1), "mse")
     x = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
-    assert errors(look(model, 1e6 * x, x.sum(axis=1))) == ["initial-loss", "loss-diverges"]
+    assert errors(evaluate(model, 1e6 * x, x.sum(axis=1))) == ["initial-loss", "loss-diverges"]
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def test_scrambled_inputs_leave_the_loss_stuck():
     model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), Scrambled(), few])
     model.add(layers.Dense(10, "softmax"))
     model.compile("adam", "sparse_categorical_crossentropy")
-    assert errors(look(model, x, Y)) == ["loss-stuck"]
+    assert errors(evaluate(model, x, Y)) == ["loss-stuck"]
 
 
 def test_several_inputs_and_outputs_and_weights_are_left_alone():
@@ -358,15 +358,15 @@ def test_several_inputs_and_outputs_and_weights_are_left_alone():
     before = [
         np.array(v.numpy()) for v in [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     ]
-    assert errors(look(model, x, y)) == []
+    assert errors(evaluate(model, x, y)) == []
     after = [v.numpy() for v in [*model.variables, *model.optimizer.variables, *model.metrics_variables]]
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_without_time_only_the_start_is_looked_at():
-    assert errors(look(SLOW_FAULTY["vanishing-gradient"](), seconds=0.0)) == []
-    assert errors(look(FAULTY["batch-leak"](), seconds=0.0)) == ["batch-leak"]
+    assert errors(evaluate(SLOW_FAULTY["vanishing-gradient"](), seconds=0.0)) == []
+    assert errors(evaluate(FAULTY["batch-leak"](), seconds=0.0)) == ["batch-leak"]
 
 
 def test_a_model_with_a_training_step_of_its_own_is_not_trained():
@@ -383,4 +383,4 @@ def test_a_model_with_a_training_step_of_its_own_is_not_trained():
 
     model = Own()
     model.compile(keras.optimizers.SGD(1e6), "sparse_categorical_crossentropy")
-    assert look(model) == []
+    assert evaluate(model) == []

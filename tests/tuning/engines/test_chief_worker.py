@@ -26,7 +26,7 @@ from keras_practice.tuning.engines.chief_worker import client as session_module
 from keras_practice.tuning.engines.chief_worker import messages as wire
 from keras_practice.tuning.engines.chief_worker import server as serving
 from keras_practice.tuning.engines.chief_worker.chief import Chief, MessageError
-from keras_practice.tuning.engines.chief_worker.client import LostError, RefusedError, Session
+from keras_practice.tuning.engines.chief_worker.client import Client, LostError, RefusedError
 from keras_practice.tuning.engines.chief_worker.processes import Processes, environment_of
 from keras_practice.tuning.engines.chief_worker.worker import join
 from keras_practice.tuning.reports.display import Display
@@ -288,7 +288,7 @@ def test_another_server_is_no_chief(monkeypatch):
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    session = Session(("127.0.0.1", port), 20.0)
+    session = Client(("127.0.0.1", port), 20.0)
     try:
         with pytest.raises(RefusedError, match="must be a chief's address. Got another server"):
             session.open()
@@ -618,7 +618,7 @@ def test_a_worker_whose_chief_stays_away_ends(chief, monkeypatch):
     before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(session.reason))
     try:
         with serving._served(chief, serving.Serving()) as port:
-            session = Session(("127.0.0.1", port), 1.0)
+            session = Client(("127.0.0.1", port), 1.0)
             assert session.open() == {}
             order = session.ask("create")["order"]
             assert order["trial"] == {"trial_id": "0"}
@@ -634,7 +634,7 @@ def test_a_worker_whose_chief_stays_away_ends(chief, monkeypatch):
 
 def test_a_chief_learns_at_once_that_a_worker_is_gone(chief):
     with serving._served(chief, serving.Serving()) as port:
-        session = Session(("127.0.0.1", port), 20.0)
+        session = Client(("127.0.0.1", port), 20.0)
         session.open()
         session.ask("create")
         session.close()
@@ -648,7 +648,7 @@ def test_another_search_at_the_same_port_is_not_gone_on_with(chief):
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         with serving._served(chief, serving.Serving()) as port:
-            session = Session(("127.0.0.1", port), 20.0)
+            session = Client(("127.0.0.1", port), 20.0)
             session.open()
             session.ask("create")
             chief.stop()

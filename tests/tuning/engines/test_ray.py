@@ -21,7 +21,7 @@ from run_tables import close_to, read
 from keras_practice.tuning import Settings, study
 from keras_practice.tuning.__main__ import main
 from keras_practice.tuning.engines import ray as ray_engine
-from keras_practice.tuning.engines.base import RemoteTrials, order_of, receive
+from keras_practice.tuning.engines.base import RemoteTrials, receive, request_of
 from keras_practice.tuning.engines.chief_worker.processes import ServingError
 from keras_practice.tuning.search import preparation
 from keras_practice.tuning.search.recipe_search import RecipeModel
@@ -143,7 +143,7 @@ def elsewhere(search, out, far):
     model, orders = search.hypermodel, []
     trainer = RemoteTrials(RecipeModel(model.dataset, model.settings, model.objective, model.draw), far)
     while (trial := search.oracle.create_trial(f"ticket{len(orders)}")).status != "STOPPED":
-        order = pickle.dumps(order_of(search, trial))
+        order = pickle.dumps(request_of(search, trial))
         orders.append(pickle.loads(order))
         outcome = pickle.dumps(trainer.train(pickle.loads(order)))
         receive(search, out, trial.trial_id, pickle.loads(outcome))

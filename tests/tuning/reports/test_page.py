@@ -20,14 +20,14 @@ from keras_practice.tuning.reports.figures import search_figure
 from keras_practice.tuning.reports.importance import _ranks, edges, importances, noise
 from keras_practice.tuning.reports.page import Report, write_report
 from keras_practice.tuning.search import hparams
-from keras_practice.tuning.space.dimensions import Axis, axes_of
+from keras_practice.tuning.space.dimensions import Dimension, dimensions_of
 
 UP = keras_tuner.Objective("val_f1", "max")
-RATE = Axis("learning_rate", "log", 1e-5, 1e-1)
-DROPOUT = Axis("dropout", "linear", 0.0, 0.6)
-UNITS = Axis("units", "choice", values=("128-64", "64", "64-32"))
-SIZE = Axis("batch_size", "choice", values=(16, 32, 64, 128))
-NORM = Axis("batch_norm", "choice", values=(True, False))
+RATE = Dimension("learning_rate", "log", 1e-5, 1e-1)
+DROPOUT = Dimension("dropout", "linear", 0.0, 0.6)
+UNITS = Dimension("units", "choice", values=("128-64", "64", "64-32"))
+SIZE = Dimension("batch_size", "choice", values=(16, 32, 64, 128))
+NORM = Dimension("batch_norm", "choice", values=(True, False))
 AXES = (RATE, DROPOUT, UNITS, SIZE, NORM)
 
 
@@ -191,7 +191,7 @@ def test_strings_of_the_user_are_escaped(tmp_path):
         trial(n, v, r.score, status=r.status, reason=evil)
         for n, (v, r) in enumerate(zip(values, rows, strict=True))
     ]
-    odd = Axis("units", "choice", values=(evil, "64"))
+    odd = Dimension("units", "choice", values=(evil, "64"))
     write_report(report(rows, (RATE, odd), title=evil), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "<script" not in text
@@ -288,7 +288,7 @@ def test_failed_trials_count_as_the_worst():
         (SIZE, 64, None),
         (UNITS, "64", None),
         (NORM, True, None),
-        (Axis("pieces", "choice", values=(2, 3)), 3, None),
+        (Dimension("pieces", "choice", values=(2, 3)), 3, None),
     ],
 )
 def test_a_best_value_at_the_end_of_its_range_is_told(axis, value, sentence):
@@ -331,8 +331,8 @@ def test_folds_are_compared_in_pairs():
 def test_labels_on_a_narrow_axis_do_not_run_into_each_other():
     widths = ("128-64", "64", "64-32", "256-128", "256-128-64", "512-256")
     long, short = (
-        Axis("units", "choice", values=widths),
-        Axis("batch_size", "choice", values=(16, 32, 64, 128)),
+        Dimension("units", "choice", values=widths),
+        Dimension("batch_size", "choice", values=(16, 32, 64, 128)),
     )
     rows = [trial(n, {"units": width, "batch_size": 32}, 0.5 + n / 10) for n, width in enumerate(widths)]
     for axis in (long, short, RATE, DROPOUT):
@@ -342,7 +342,7 @@ def test_labels_on_a_narrow_axis_do_not_run_into_each_other():
                 assert 300 * (second[0] - first[0]) >= 6.4 * max(len(first[1]), len(second[1]))
     assert [row for _, _, row in charts._laid(long, 300)] == [0, 1, 0, 1, 0, 1]
     assert [row for _, _, row in charts._laid(short, 300)] == [0] * 4
-    many = Axis("units", "choice", values=tuple(f"{n}-{n}-{n}" for n in range(100, 130)))
+    many = Dimension("units", "choice", values=tuple(f"{n}-{n}-{n}" for n in range(100, 130)))
     assert len(charts._laid(many, 300)) < 9
     for drawing in (charts.parallel(rows, (long, short), UP, upright=False), charts.scatter(rows, long, UP)):
         for width in widths:
@@ -416,7 +416,7 @@ def test_axes_hold_the_values_of_all_conditions():
         hp.Float("mixed", 0, 1)
     with hp.conditional_scope("kind", ["b"]):
         hp.Choice("mixed", [2, 3])
-    kind, width, rate = axes_of(hp.space)
+    kind, width, rate = dimensions_of(hp.space)
     assert (kind.name, width.values) == ("kind", (4, 8, 16))
     assert (rate.kind, rate.low, rate.high) == ("log", pytest.approx(1e-4), pytest.approx(0.1))
 
@@ -433,5 +433,5 @@ def test_axes_follow_from_a_search(tmp_path):
     hp.Float("learning_rate", 1e-5, 1e-1, sampling="log")
     hp.Boolean("batch_norm")
     hp.Fixed("l2", 0.1)
-    assert axes_of(hp.space) == (RATE, Axis("batch_norm", "choice", values=(False, True)))
-    assert json.dumps([axis.name for axis in axes_of(hp.space)])
+    assert dimensions_of(hp.space) == (RATE, Dimension("batch_norm", "choice", values=(False, True)))
+    assert json.dumps([axis.name for axis in dimensions_of(hp.space)])

@@ -9,7 +9,7 @@ import pytest
 from keras_practice import data, recipes
 from keras_practice.tuning import Settings, study
 from keras_practice.tuning.__main__ import main
-from keras_practice.tuning.space.dimensions import axes_of
+from keras_practice.tuning.space.dimensions import dimensions_of
 from keras_practice.tuning.space.parsing import kinds_of, parse
 from keras_practice.tuning.space.presets import Choice, Fixed, Range, Space, dataset_for, space
 
@@ -155,7 +155,7 @@ def test_axes_know_their_ends():
     Space(
         {"a": Range(1e-4, 1e-2, log=True), "b": Choice((32, 8)), "c": Choice((True, False)), "d": Fixed(1)}
     ).draw(hp)
-    rate, size, switch = axes_of(hp.space)
+    rate, size, switch = dimensions_of(hp.space)
     assert [rate.place(value) for value in (1e-4, 1e-3, 1e-2)] == pytest.approx([0, 0.5, 1])
     assert [text for _, text in rate.ticks()] == ["0.0001", "0.001", "0.01"]
     assert size.values == (8, 32)

@@ -177,12 +177,12 @@ def state(model):
 
 def test_nothing_is_changed_bit_for_bit():
     seen = []
-    for look in (False, True):
+    for evaluate in (False, True):
         model = net(dropout=0.5)
         model.fit(X[:64], Y[:64], verbose=0)
         rate = model.optimizer.learning_rate
         config = model.get_compile_config()
-        if look:
+        if evaluate:
             before = [np.array(variable.numpy()) for variable in model.variables]
             learning_rate_range(model, (X, Y), steps=50, seeds=2)
             after = [np.array(variable.numpy()) for variable in model.variables]

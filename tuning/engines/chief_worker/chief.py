@@ -13,7 +13,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_practice.tuning.engines.base import Outcome, order_of, receive
+from keras_practice.tuning.engines.base import TrialResult, receive, request_of
 from keras_practice.tuning.engines.chief_worker.messages import different, versions
 from keras_practice.tuning.engines.chief_worker.processes import KILLED, Processes
 from keras_practice.tuning.reports.display import Display
@@ -142,7 +142,7 @@ class Chief:
                     self._turn.wait(_PATIENCE)
                 return {"over": True} if self._over else {"idle": True}
             worker.trial, worker.epochs, worker.memory_kills = trial.trial_id, 0, _memory_kills()
-            return {"order": asdict(order_of(self._search, trial))}
+            return {"order": asdict(request_of(self._search, trial))}
 
     def progress(self, message: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
         """Takes note of how many epochs of a trial are done; says whether its result is still wanted."""
@@ -166,7 +166,7 @@ class Chief:
             own = worker is not None and worker.trial == name
             # One that was thought lost has still trained well; its failures may be its own.
             if self._is_open(name) and (own or result["status"] == TrialStatus.COMPLETED):
-                self._take(name, Outcome(result, files, _text(message, "fatal")))
+                self._take(name, TrialResult(result, files, _text(message, "fatal")))
         return {}
 
     def leave(self, message: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Chief:
         with self._turn:
             self._hang_up()
 
-    def _take(self, name: str, outcome: Outcome) -> None:
+    def _take(self, name: str, outcome: TrialResult) -> None:
         receive(self._search, self._out, name, outcome)
         for worker in self._workers.values():
             if worker.trial == name:
@@ -231,7 +231,7 @@ class Chief:
                     self._deaths[worker.trial, kind] += 1
                 if (times := self._deaths[worker.trial, kind]) >= _MOST[kind]:
                     reason = f"its worker {what}, {times} times"
-                    self._take(worker.trial, Outcome({"status": TrialStatus.FAILED, "message": reason}))
+                    self._take(worker.trial, TrialResult({"status": TrialStatus.FAILED, "message": reason}))
                 else:
                     again = f"; trial {worker.trial} is run again"
             if worker.leaving:

@@ -33,7 +33,7 @@ class LostError(Exception):
     """The chief has been gone for longer than it is waited for."""
 
 
-class Session:
+class Client:
     """A worker's line to its chief.
 
     Args:

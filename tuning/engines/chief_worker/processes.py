@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_practice.tuning.engines.chief_worker.messages import LOOPBACK
 
 KILLED = "killed"
-_MOST_FALSE_STARTS = 3
+_MAX_FALSE_STARTS = 3
 _GRACE = 5.0  # Seconds from the word to the kill.
 
 
@@ -92,7 +92,7 @@ class Processes:
                 self._false_starts += false
                 self._codes[child.pid] = code
                 self._news.notify_all()
-            if false and (code == 2 or self._false_starts >= _MOST_FALSE_STARTS):
+            if false and (code == 2 or self._false_starts >= _MAX_FALSE_STARTS):
                 raise ServingError(f"A worker must start. Got {_described(code)}: {_last_line(log)}")
             log.close()
             self._starter.submit(self._start, number).result()

@@ -26,7 +26,7 @@ from keras_practice.tuning.engines.chief_worker.processes import Processes, Serv
 from keras_practice.tuning.reports.display import Display
 from keras_practice.tuning.search.recipe_search import RecipeSearch
 
-_MOST_THREADS = 1000  # Two a worker.
+_MAX_THREADS = 1000  # Two a worker.
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _served(chief: Chief, how: Serving) -> Iterator[int]:
         with _refusing(chief, context):
             yield from map(encode, chief.join(_decoded(data)[0], context))
 
-    threads = ThreadPoolExecutor(_MOST_THREADS)
+    threads = ThreadPoolExecutor(_MAX_THREADS)
     server = grpc.server(threads, options=SERVER_OPTIONS)
     methods = (chief.create, chief.progress, chief.report, chief.leave)
     handlers = {"join": grpc.unary_stream_rpc_method_handler(stream)}

@@ -14,8 +14,8 @@ from typing import Any
 
 from keras_practice.core.errors import InputError
 from keras_practice.training.tracing import quiet_tracing
-from keras_practice.tuning.engines.base import Order, RemoteTrials
-from keras_practice.tuning.engines.chief_worker.client import LostError, RefusedError, Session
+from keras_practice.tuning.engines.base import RemoteTrials, TrialRequest
+from keras_practice.tuning.engines.chief_worker.client import Client, LostError, RefusedError
 from keras_practice.tuning.search.preparation import fingerprint, prepared
 from keras_practice.tuning.search.random_search import one_model_after_another
 from keras_practice.tuning.search.recipe_search import RecipeModel
@@ -23,7 +23,7 @@ from keras_practice.tuning.settings import Settings
 
 _SECONDS_A_WORD = 0.5  # Between two words of a trial's progress.
 # What gRPC takes in one message, with room to spare; a model beyond that is trained anew by the chief.
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 
 
 def join(
@@ -56,7 +56,7 @@ def join(
             the data are not the same.
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # The GPU may be shared.
-    session = Session(address, wait if number is None else 0.0, number)
+    session = Client(address, wait if number is None else 0.0, number)
     count = 0
     try:
         model = _model(session.open(), data, data_path)
@@ -97,7 +97,7 @@ def _model(facts: Mapping[str, Any], data: str | None, data_path: str | None) ->
         raise InputError(" ".join(str(error).split())) from error
 
 
-def _work(session: Session, model: RecipeModel, folder: Path) -> int:
+def _work(session: Client, model: RecipeModel, folder: Path) -> int:
     """Trains what the chief hands out; returns how many trials that were."""
     count = 0
     with warnings.catch_warnings(), quiet_tracing(), one_model_after_another():
@@ -109,11 +109,11 @@ def _work(session: Session, model: RecipeModel, folder: Path) -> int:
                 continue  # There was none to be had yet.
             session.trial = answer["order"]["trial"]["trial_id"]
             try:
-                outcome = trials.train(Order(**answer["order"]))
+                outcome = trials.train(TrialRequest(**answer["order"]))
             except _Unwanted:
                 continue
             files = dict(outcome.files)
-            while sum(map(len, files.values())) > _MOST_BYTES:
+            while sum(map(len, files.values())) > _MAX_BYTES:
                 del files[max(files, key=lambda path: len(files[path]))]
             session.ask("report", files, trial=session.trial, result=outcome.result, fatal=outcome.fatal)
             session.trial = None
@@ -128,7 +128,7 @@ class _Unwanted(BaseException):
 class _Trials(RemoteTrials):
     """Trials whose progress the chief hears of."""
 
-    def __init__(self, model: RecipeModel, folder: Path, session: Session) -> None:
+    def __init__(self, model: RecipeModel, folder: Path, session: Client) -> None:
         super().__init__(model, folder)
         self._session, self._last = session, 0.0
 
