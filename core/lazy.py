@@ -52,6 +52,7 @@ def attributes(
                 DeprecationWarning,
                 stacklevel=2,
             )
+            room.__dict__[name] = value  # Said once: `from package import name` asks twice.
             return value
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
