@@ -32,7 +32,7 @@ help:  ## list the targets
 	@echo "  make tune SPACE=wide SET='dropout=0:0.5 units=choice:64-32,128-64' PRUNE=1 OUT=runs/wide"
 
 tune: $(RUN_READY)  ## random search over the learning rate; results in runs/tune
-	@$(BIN)/python -m keras_practice.tuning $(TUNE_OPTIONS)
+	@$(BIN)/keras-practice tune $(TUNE_OPTIONS)
 
 tensorboard: $(RUN_READY)  ## TensorBoard over the folder LOGS (default: runs), for this machine alone
 	@$(BIN)/python -m tensorboard.main --logdir "$${LOGS:-runs}" --host 127.0.0.1 --port "$${PORT:-6006}"
@@ -47,17 +47,17 @@ doctor: $(RUN_READY)  ## versions, devices, driver and CUDA libraries, and why a
 	@$(BIN)/keras-practice doctor $(if $(DEVICE),--device "$$DEVICE")
 
 gpu-check: $(RUN_READY)  ## on a GPU: trains every recipe there and checks it; error 3 without one
-	@$(BIN)/python benchmarks/gpu_check.py
+	@$(BIN)/keras-practice gpu-check
 
 lint: $(TEST_READY)  ## ruff: lint and format
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
 types: $(TEST_READY)  ## mypy, strict
-	@mkdir -p build/typing/keras_practice
-	@for room in core data recipes rendering callbacks training checks tuning; do \
-		ln -sfn ../../../$$room build/typing/keras_practice/$$room; done
-	@for file in package/*.py; do ln -sfn ../../../$$file build/typing/keras_practice/; done
+	@rm -rf build/typing && mkdir -p build/typing/keras_practice
+	@sed -n 's/^    keras_practice\.\([a-z_]*\) = /\1 /p' setup.cfg | while read -r name folder; do \
+		ln -s "../../../$$folder" "build/typing/keras_practice/$$name"; done
+	@for file in package/*.py package/py.typed; do ln -s "../../../$$file" build/typing/keras_practice/; done
 	$(BIN)/python -m mypy -p keras_practice
 
 check: lint types test  ## lint, types and the fast tests

@@ -1,4 +1,4 @@
-"""What can be wrong: checks before training and after it, and `python -m keras_practice.checks`."""
+"""What can be wrong: checks before training and after it, and `keras-practice check`."""
 
 from __future__ import annotations
 

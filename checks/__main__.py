@@ -1,4 +1,4 @@
-"""`python -m keras_practice.checks model.keras data.npz`: a preflight from the shell."""
+"""`keras-practice check model.keras data.npz`: a preflight from the shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_practice.core.command import Parser, device_option, quiet_start, refu
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m keras_practice.checks",
+        prog="keras-practice check",
         description="Looks for what would keep a compiled model from learning, before it is trained.",
         epilog="Exit code: 0 no error was found, 1 at least one error, 2 wrong input.",
     )

@@ -16,6 +16,7 @@ _COMMANDS = {
     "tune": ("search hyperparameters; the best model is left in a folder", "keras_practice.tuning.__main__"),
     "check": ("look for what would keep a saved model from learning", "keras_practice.checks.__main__"),
     "doctor": ("versions and devices, and why a GPU is not seen", "keras_practice.training.doctor_report"),
+    "gpu-check": ("train every recipe on the GPU and check it", "keras_practice.gpu_check.command"),
 }
 
 
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = given[0] if given else "--help"
     if name in ("-h", "--help"):
-        print(_help())  # noqa: T201
+        print(_help())
         return 0
     if name == "--version":
-        print(__version__)  # noqa: T201
+        print(__version__)
         return 0
     if name not in _COMMANDS:
         near = get_close_matches(name, _COMMANDS, 1)

@@ -1,4 +1,4 @@
-"""What is searched: learning rates, batch sizes and spaces, and `python -m keras_practice.tuning`."""
+"""What is searched: learning rates, batch sizes and spaces, and `keras-practice tune`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m keras_practice.tuning`: hyperparameter search from the shell."""
+"""`keras-practice tune`: hyperparameter search from the shell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _range(text: str) -> tuple[float, float]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m keras_practice.tuning",
+        prog="keras-practice tune",
         description="Search over the learning rate of a recipe, evenly in its logarithm, and over its "
         "other hyperparameters.",
         epilog="OUT holds report.html, trials.csv, best.keras, best.json, search.png and TensorBoard logs. "

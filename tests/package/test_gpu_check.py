@@ -4,13 +4,11 @@ And what can be known of a GPU without one: that every operation of every recipe
 """
 
 import functools
-import importlib.util
 import io
 import math
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,28 +17,23 @@ import tensorflow as tf
 from rich.console import Console
 from tensorflow.python.framework import kernels
 
-from keras_practice import data, recipes
+from keras_practice import data, recipes, training
 from keras_practice.callbacks import TrainingMonitor
+from keras_practice.gpu_check import checking
+from keras_practice.gpu_check.cases import CASES, Case, Mode
+from keras_practice.gpu_check.command import main
+from keras_practice.gpu_check.judging import FIGURES, distance, judge, judge_figures, judge_several
+from keras_practice.gpu_check.measuring import build, measure, modes, samples
 from keras_practice.training.devices import GPU, Facts
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "gpu_check.py"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("gpu_check", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_check"] = module  # Its dataclasses look themselves up there.
-    spec.loader.exec_module(module)
-    return module
-
-
-check = load()
-SMALL = check.Case("mlp", (20,), {"units": (8, 4), "dropout": 0.0})
-FLOAT32, BFLOAT16 = check.Mode(), check.Mode("mixed_bfloat16")
+SMALL = Case("mlp", (20,), {"units": (8, 4), "dropout": 0.0})
+FLOAT32, BFLOAT16 = Mode(), Mode("mixed_bfloat16")
 
 
 def test_without_a_gpu_nothing_is_checked_and_it_is_no_pass():
-    done = subprocess.run([sys.executable, str(PATH)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_practice", "gpu-check"], capture_output=True, text=True
+    )
     assert done.returncode == 3
     assert done.stdout.startswith("no GPU: nothing checked")
     assert done.stdout.count("\n") == 1
@@ -48,24 +41,24 @@ def test_without_a_gpu_nothing_is_checked_and_it_is_no_pass():
 
 
 def test_every_recipe_is_checked_with_and_without_each_thing():
-    assert {case.recipe for case in check.CASES.values()} == set(recipes.names())
-    assert list(map(str, check.modes(Facts((GPU("Tesla T4", (7, 5)),))))) == [
+    assert {case.recipe for case in CASES.values()} == set(recipes.names())
+    assert list(map(str, modes(Facts((GPU("Tesla T4", (7, 5)),))))) == [
         "float32",
         "float32, XLA",
         "mixed_float16",
         "mixed_float16, XLA",
     ]
-    assert check.modes(Facts((GPU("NVIDIA A100", (8, 0)),)))[-1] == check.Mode("mixed_bfloat16", "auto")
+    assert modes(Facts((GPU("NVIDIA A100", (8, 0)),)))[-1] == Mode("mixed_bfloat16", "auto")
 
 
 @pytest.fixture(scope="module")
 def measured():
     """One net measured on this CPU."""
-    return check.measure(SMALL, FLOAT32, steps=3, batch=8)
+    return measure(SMALL, FLOAT32, steps=3, batch=8)
 
 
 def test_a_sound_measurement_passes_and_can_be_kept(measured):
-    assert check.judge(SMALL, FLOAT32, "CPU:0", measured, measured) == []
+    assert judge(SMALL, FLOAT32, "CPU:0", measured, measured) == []
     assert measured["losses"][1] < measured["losses"][0]
     assert measured["milliseconds"] > 0
     assert len(measured["predictions"]) == 8 * 10
@@ -74,7 +67,7 @@ def test_a_sound_measurement_passes_and_can_be_kept(measured):
 
 
 def test_on_another_device_than_wanted_it_fails(measured):
-    wrong = check.judge(SMALL, FLOAT32, "GPU:0", measured, measured)
+    wrong = judge(SMALL, FLOAT32, "GPU:0", measured, measured)
     assert wrong[0].startswith("not on GPU:0: ")
     assert "MatMul on CPU:0" in wrong[0]
     assert wrong[1] == "no MatMul ran on GPU:0"
@@ -86,16 +79,16 @@ GPU_RUN = {
     "xla": False,
     "predictions": [1.0, -2.0],
 }
-RECURRENT = check.CASES["rnn-lstm"]
+RECURRENT = CASES["rnn-lstm"]
 
 
 @pytest.mark.parametrize(
     ("case", "mode", "change", "sentence"),
     [
         (RECURRENT, FLOAT32, {}, None),
-        (RECURRENT, check.Mode(xla="auto"), {}, None),
+        (RECURRENT, Mode(xla="auto"), {}, None),
         (SMALL, FLOAT32, {}, None),
-        (SMALL, check.Mode(xla="auto"), {"xla": True}, None),
+        (SMALL, Mode(xla="auto"), {"xla": True}, None),
         (SMALL, FLOAT32, {"predictions": [1.0, -2.001]}, None),
         (SMALL, BFLOAT16, {"predictions": [1.0, -2.05]}, None),
         (
@@ -108,9 +101,9 @@ RECURRENT = check.CASES["rnn-lstm"]
         (SMALL, FLOAT32, {"predictions": [1.0, math.nan]}, "predictions are nan"),
         (SMALL, FLOAT32, {"losses": [2.0, math.nan]}, "the loss must fall, and went from 2 to nan"),
         (SMALL, FLOAT32, {"losses": [2.0, 2.5]}, "the loss must fall, and went from 2 to 2.5"),
-        (SMALL, check.Mode(xla="auto"), {}, "XLA must be on"),
+        (SMALL, Mode(xla="auto"), {}, "XLA must be on"),
         (SMALL, FLOAT32, {"xla": True}, "XLA must be off"),
-        (RECURRENT, check.Mode(xla="auto"), {"xla": True}, "Keras must not use XLA where cuDNN"),
+        (RECURRENT, Mode(xla="auto"), {"xla": True}, "Keras must not use XLA where cuDNN"),
         (
             RECURRENT,
             FLOAT32,
@@ -126,24 +119,24 @@ RECURRENT = check.CASES["rnn-lstm"]
     ],
 )
 def test_each_fault_is_found_by_itself(case, mode, change, sentence):
-    found = check.judge(case, mode, "GPU:0", {**GPU_RUN, **change}, GPU_RUN)
+    found = judge(case, mode, "GPU:0", {**GPU_RUN, **change}, GPU_RUN)
     assert len(found) == (0 if sentence is None else 1)
     assert all(sentence in wrong for wrong in found)
 
 
 def test_predictions_of_another_length_are_infinitely_far():
-    assert check.distance([1.0], [1.0, 2.0]) == math.inf
+    assert distance([1.0], [1.0, 2.0]) == math.inf
 
 
 def test_a_case_that_raises_is_wrong_and_the_others_are_still_measured(measured, monkeypatch):
-    real = check.measure
+    real = measure
     monkeypatch.setattr(
-        check, "measure", lambda case, *rest: measured if case is SMALL else real(case, *rest)
+        checking, "measure", lambda case, *rest: measured if case is SMALL else real(case, *rest)
     )
     page = io.StringIO()
     cases = {"broken": replace(SMALL, arguments={"units": (-1,)}), "small": SMALL}
     expected = {key: {**measured, "milliseconds": 3 * measured["milliseconds"]} for key in cases}
-    wrong = check.check(cases, [FLOAT32], "CPU:0", expected, 3, Console(file=page, width=140))
+    wrong = checking.check(cases, [FLOAT32], "CPU:0", expected, 3, Console(file=page, width=140))
     assert len(wrong) == 1
     assert wrong[0].startswith("broken, float32: ValueError: ")
     head, broken, small = (line.split() for line in page.getvalue().splitlines())
@@ -153,30 +146,30 @@ def test_a_case_that_raises_is_wrong_and_the_others_are_still_measured(measured,
 
 
 def test_what_monitors_and_sweeps_say_is_compared():
-    same = {name: [1.0, 2.0] for name in check.FIGURES}
-    assert check.judge_figures(same, same) == []
-    (wrong,) = check.judge_figures(same | {"sweep, rnn": [1.0, 2.2]}, same)
+    same = {name: [1.0, 2.0] for name in FIGURES}
+    assert judge_figures(same, same) == []
+    (wrong,) = judge_figures(same | {"sweep, rnn": [1.0, 2.2]}, same)
     assert wrong.startswith("sweep, rnn: 0.1 of the largest from the CPU's, at most 0.02")
-    assert len(check.judge_figures(same | {"search": [math.nan, 1.0]}, same)) == 1
+    assert len(judge_figures(same | {"search": [math.nan, 1.0]}, same)) == 1
 
 
 def test_a_device_that_stood_idle_is_named():
     operations = {("MatMul", "GPU:0"): 3, ("NoOp", "GPU:1"): 1}
-    assert check.judge_several(operations, ["GPU:0", "GPU:1"]) == ["nothing heavy ran on GPU:1"]
+    assert judge_several(operations, ["GPU:0", "GPU:1"]) == ["nothing heavy ran on GPU:1"]
 
 
 @pytest.mark.parametrize("fault", ["", "recipe", "sweep", "idle", "raises"])
 def test_only_if_all_of_it_held_the_exit_code_is_0(fault, monkeypatch, capsys):
-    figures = {name: [1.0] for name in check.FIGURES}
+    figures = {name: [1.0] for name in FIGURES}
     gpus = (GPU("Tesla T4", (7, 5)),) * 2
-    monkeypatch.setattr(check, "gather", lambda: Facts(gpus))
-    monkeypatch.setattr(recipes, "device", lambda *args, **options: "GPU Tesla T4")
-    monkeypatch.setattr(check, "reference", lambda names, steps: {"cases": {}, "figures": figures})
-    monkeypatch.setattr(check, "check", lambda *args: ["mlp: slow"] if fault == "recipe" else [])
-    monkeypatch.setattr(check, "several", lambda devices: ["GPU:1 idle"] if fault == "idle" else [])
+    monkeypatch.setattr(checking, "gather", lambda: Facts(gpus))
+    monkeypatch.setattr(training, "device", lambda *args, **options: "GPU Tesla T4")
+    monkeypatch.setattr(checking, "reference", lambda names, steps: {"cases": {}, "figures": figures})
+    monkeypatch.setattr(checking, "check", lambda *args: ["mlp: slow"] if fault == "recipe" else [])
+    monkeypatch.setattr(checking, "several", lambda devices: ["GPU:1 idle"] if fault == "idle" else [])
     seen = {} if fault == "raises" else figures | ({"sweep, mlp": [2.0]} if fault == "sweep" else {})
-    monkeypatch.setattr(check, "figures", lambda xla: seen)
-    assert check.main(["--only", "mlp"]) == (1 if fault else 0)
+    monkeypatch.setattr(checking, "figures", lambda xla: seen)
+    assert main(["--only", "mlp"]) == (1 if fault else 0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == ("not all of it held: 1 wrong" if fault else "all of it held")
     assert sum(line.startswith("WRONG ") for line in lines) == bool(fault)
@@ -184,26 +177,23 @@ def test_only_if_all_of_it_held_the_exit_code_is_0(fault, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_what_xla_compiles_is_seen_inside():
-    found = check.measure(SMALL, check.Mode("float32", True), steps=3, batch=8)
-    assert check.judge(SMALL, check.Mode("float32", True), "CPU:0", found, found) == []
+    found = measure(SMALL, Mode("float32", True), steps=3, batch=8)
+    assert judge(SMALL, Mode("float32", True), "CPU:0", found, found) == []
     assert ["MatMul", "CPU:0", 8] in found["operations"]
 
 
 @pytest.mark.slow
 def test_several_devices():
-    assert check.several(["CPU:0"]) == []
+    assert checking.several(["CPU:0"]) == []
 
 
 @pytest.mark.slow
 def test_the_reference_of_another_process_agrees_with_this_one():
-    found = check.reference(["linear"], 2)
-    linear = check.CASES["linear"]
-    assert (
-        check.judge(linear, FLOAT32, "CPU:0", check.measure(linear, FLOAT32, 2), found["cases"]["linear"])
-        == []
-    )
-    assert check.judge_figures(found["figures"], found["figures"]) == []
-    assert all(len(found["figures"][name]) >= 1 for name in check.FIGURES)
+    found = checking.reference(["linear"], 2)
+    linear = CASES["linear"]
+    assert judge(linear, FLOAT32, "CPU:0", measure(linear, FLOAT32, 2), found["cases"]["linear"]) == []
+    assert judge_figures(found["figures"], found["figures"]) == []
+    assert all(len(found["figures"][name]) >= 1 for name in FIGURES)
     assert len(set(found["figures"]["sweep, mlp"])) == 3  # Rates.
 
 
@@ -259,26 +249,26 @@ is_cuda_build = pytest.mark.skipif(
 @is_cuda_build
 @pytest.mark.parametrize(
     "name",
-    [name if name == "rnn-lstm" else pytest.param(name, marks=pytest.mark.slow) for name in check.CASES],
+    [name if name == "rnn-lstm" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_under_mixed_precision_each_operation_has_a_kernel_and_a_step_trains(name, monkeypatch):
-    case = check.CASES[name]
+    case = CASES[name]
     with monkeypatch.context() as patch:
         pretend(patch)
-        model = check.build(case, BFLOAT16)
-        step, graph = traced(model, *check.samples(case, 4))
+        model = build(case, BFLOAT16)
+        step, graph = traced(model, *samples(case, 4))
     for half in (tf.bfloat16, tf.float16):
         assert without_kernel(graph, half) <= {("Const", "string")}  # Of an assertion's words.
     operations = {node.op for node in nodes(graph)}
     assert ("CudnnRNNV3" in operations) == ("CudnnRNNBackpropV3" in operations) == case.cudnn
     if case.cudnn:  # Here it can run as a loop alone.
-        model = check.build(case, BFLOAT16)
-        step, _ = traced(model, *check.samples(case, 4))
+        model = build(case, BFLOAT16)
+        step, _ = traced(model, *samples(case, 4))
     assert model.compute_dtype == "bfloat16"
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
     assert model.output.dtype == "float32"
     before = [np.array(weight) for weight in model.trainable_weights]
-    assert np.isfinite(step(*map(tf.constant, check.samples(case, 4)))["loss"])
+    assert np.isfinite(step(*map(tf.constant, samples(case, 4)))["loss"])
     assert any(not np.array_equal(b, a) for b, a in zip(before, model.trainable_weights, strict=True))
 
 
@@ -296,7 +286,7 @@ def test_keras_leaves_xla_to_what_cudnn_does_not_run(monkeypatch):
         tf.config, "list_physical_devices", lambda kind=None: [tf.config.PhysicalDevice("x", "GPU")]
     )
     for name, xla in (("rnn-lstm", False), ("rnn-gru", False), ("rnn-simple", True), ("linear", True)):
-        model = check.build(check.CASES[name], check.Mode("float32", "auto"))
+        model = build(CASES[name], Mode("float32", "auto"))
         assert model.jit_compile is xla, name
 
 
