@@ -9,6 +9,12 @@ PLACE := $(shell pwd | cksum | cut -d' ' -f1)
 RUN_READY := $(VENV)/.ready-run-$(PLACE)
 TEST_READY := $(VENV)/.ready-test-$(PLACE)
 
+# An environment of its own, on the oldest Python that is here; pyenv's names may lead nowhere, so each is tried.
+LOWER := .venv-lower
+LOWER_PYTHON = $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10*/bin/python $(PYTHON); do \
+	$$p -c '' 2>/dev/null && echo $$p && break; done)
+LOWER_READY := $(LOWER)/.ready-$(PLACE)
+
 # Values reach the shell as quoted variables, so that spaces in them are safe.
 export LOGS PORT DATA DATA_PATH RECIPE TRIALS EPOCHS BATCH LR OBJECTIVE SEED OUT SEARCH SPACE FOLDS REPEATS KEEP \
 	DEVICE WORKERS
@@ -21,7 +27,8 @@ TUNE_OPTIONS = $(if $(DATA),--data "$$DATA") $(if $(DATA_PATH),--data-path "$$DA
 	$(if $(FOLDS),--folds "$$FOLDS") $(if $(REPEATS),--repeats "$$REPEATS") $(if $(KEEP),--keep "$$KEEP") \
 	$(if $(PRUNE),--prune) $(if $(DEVICE),--device "$$DEVICE") $(if $(WORKERS),--workers "$$WORKERS")
 
-.PHONY: help tune doctor gpu-check tensorboard test test-slow lint types check wheel-test clean
+.PHONY: help tune doctor gpu-check tensorboard test test-slow lint types check wheel-test lower-env \
+	lower-bounds zoo-gate bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -65,8 +72,21 @@ check: lint types test  ## lint, types and the fast tests
 wheel-test: $(RUN_READY)  ## build the wheel and try it in a fresh environment elsewhere
 	PYTHON="$(PYTHON)" sh tests/package/wheel_smoke.sh
 
+lower-bounds: $(LOWER_READY)  ## the fast tests of four rooms with the oldest versions that setup.cfg allows
+	@# Old packages warn of each other: what they say of deprecation is no news of this one.
+	$(LOWER)/bin/python -m pytest -n auto -m "not slow" -W ignore::DeprecationWarning \
+		tests/core tests/data tests/recipes tests/callbacks
+
+lower-env: $(LOWER_READY)
+
+zoo-gate: $(RUN_READY)  ## a quick part of the fault zoo: no verdict may be worse than on record
+	$(BIN)/python benchmarks/fault_zoo.py --gate benchmarks/zoo/verdicts.json --jobs 2
+
+bench: $(RUN_READY)  ## the README's figures, measured again beside those on record; ONLY="xor iris", WRITE=1
+	@$(BIN)/python benchmarks/run.py $(ONLY) $(if $(WRITE),--write) $(if $(DATA_PATH),--data "$$DATA_PATH")
+
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWER) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10 to 3.13 is needed (TensorFlow has no builds for others). Got `python3 --version 2>&1`." >&2; exit 2; }
@@ -79,3 +99,13 @@ $(RUN_READY): setup.cfg pyproject.toml | $(BIN)/python
 $(TEST_READY): setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,dev]"
 	@touch $(RUN_READY) $@
+
+$(LOWER_READY): setup.cfg pyproject.toml tests/package/lower_bounds.py | $(BIN)/python
+	@$(LOWER_PYTHON) -c 'import sys; v = sys.version_info; print("lower bounds: on Python %d.%d.%d" % v[:3], \
+		"" if v[:2] == (3, 10) else "(there is no 3.10 here)")'
+	$(LOWER_PYTHON) -m venv --clear $(LOWER)
+	$(BIN)/python tests/package/lower_bounds.py > $(LOWER)/oldest.txt
+	$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWER)/oldest.txt \
+		"pytest>=8" "pytest-xdist>=3.5" "hypothesis>=6.100"
+	$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@

@@ -5,6 +5,7 @@
     python benchmarks/fault_zoo.py --only weights-of-zero plain-digits
     python benchmarks/fault_zoo.py --list
     python benchmarks/fault_zoo.py --verify --only weights-of-zero plain-digits
+    python benchmarks/fault_zoo.py --gate benchmarks/zoo/verdicts.json --jobs 2
 
 `checks.preflight` looks at small programs of which it is known what is wrong with them, or that nothing is. A
 fault counts as diagnosed if its true cause is among the first two errors, and as detected if there is any
@@ -14,7 +15,9 @@ error. A healthy program with an error is a false alarm. Programs that train and
 A third of the programs (by a checksum of the name), and every run with a seed of 100 or more, are held out:
 whoever chooses a threshold looks at `--part tuning` alone. Those in `zoo/blind_*.py` were written without
 sight of the checks, and are a part of their own. `--verify` trains programs in place of checking
-them, to show that a fault does harm: each faulty program beside its repaired twin.
+them, to show that a fault does harm: each faulty program beside its repaired twin. `--gate` checks a quick
+part of them, and ends with exit code 1 where a verdict is worse than on record; `--record` writes such
+a file.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ from zoo import (  # noqa: F401  The programs list themselves.
     healthy_plain,
     healthy_recipes,
 )
+from zoo.gate import changed, quick_part, records_of, worse
 from zoo.program import CHECKS, ENTRIES, Entry, guessing, score
 
 from keras_practice import checks
@@ -363,6 +367,17 @@ def chosen(options: argparse.Namespace) -> list[Work]:
     ]
 
 
+def judged(records: dict[str, Any], results: list[Result], console: Console) -> int:
+    """Prints what is worse than on record, or only other; returns the exit code."""
+    if other := changed(records, results):
+        console.print(f"\nother first errors, and the same verdict: {', '.join(other)}", markup=False)
+    wrong = worse(records, results)
+    for sentence in wrong:
+        console.print(f"WORSE {sentence}", markup=False)
+    console.print(f"\n{len(results)} programs, {len(wrong)} worse than on record", markup=False)
+    return 1 if wrong else 0
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -375,10 +390,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--budget-s", type=float, default=20.0, help="budget_s of the checks")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the verdicts, for --gate")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--list", action="store_true", help="list the programs and build nothing")
     mode.add_argument("--build", dest="mode", action="store_const", const="build", help="build them only")
     mode.add_argument("--verify", dest="mode", action="store_const", const="verify", help="train them")
+    mode.add_argument("--gate", type=Path, metavar="FILE", help="check a quick part against FILE")
     parser.set_defaults(mode="check")
     options = parser.parse_args()
     if unknown := [name for name in options.only if name not in ENTRIES]:
@@ -400,13 +417,18 @@ def list_programs(works: list[Work]) -> None:
         print(f"{len(parts)} {kind}: {shares}")
 
 
-def main() -> None:
-    """Runs what was asked for."""
+def main() -> int:
+    """Runs what was asked for; returns the exit code."""
     options = arguments()
     works = chosen(options)
+    records = json.loads(options.gate.read_text()) if options.gate else {}
+    if records:
+        works = [(name, 0) for name in quick_part(records)]
+        if gone := [name for name, _ in works if name not in ENTRIES]:
+            sys.exit(f"error: Programs on record must be on the list. Got {', '.join(gone)}.")
     if options.list:
         list_programs(works)
-        return
+        return 0
     console = Console(highlight=False, soft_wrap=True)
     results = []
     with Progress(console=console, transient=True, disable=not sys.stdout.isatty()) as progress:
@@ -417,12 +439,15 @@ def main() -> None:
             console.print(line_of(result, options.mode))
             if result.failure and options.mode != "verify":
                 console.print(result.failure, markup=False)
-    if options.mode == "check":
+    if options.mode == "check" and not options.gate:
         for line in summary(results):
             console.print(line, markup=False)
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    if options.record:
+        options.record.write_text(records_of(results))
+    return judged(records, results, console) if options.gate else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
