@@ -1,10 +1,18 @@
 """What a user of the installed wheel does first; run from a folder that is not the repository."""
 
 import os
+from importlib import metadata
 
 import keras
 
+import keras_practice as kp
 from keras_practice import callbacks, checks, data, recipes, tuning
+
+assert kp.recipes.mlp is recipes.mlp
+assert kp.__version__ == metadata.version("keras-practice")
+files = {str(file) for file in metadata.files("keras-practice") or ()}
+for room in ("", "core/", "data/", "recipes/", "rendering/", "callbacks/", "training/", "checks/", "tuning/"):
+    assert {f"keras_practice/{room}__init__.py", f"keras_practice/{room}py.typed"} <= files, room
 
 keras.utils.set_random_seed(0)
 iris = data.load("iris")

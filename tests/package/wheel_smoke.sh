@@ -10,8 +10,12 @@ git ls-files -z | xargs -0 -I{} cp --parents {} "$scratch/source"
 "$PYTHON" -m venv "$scratch/fresh"
 "$scratch/fresh/bin/python" -m pip install --quiet --disable-pip-version-check "$scratch"/dist/*.whl
 cd "$scratch"
+"$scratch/fresh/bin/keras-practice" --version
+for command in "" tune check doctor gpu-check; do
+    "$scratch/fresh/bin/keras-practice" $command --help >/dev/null
+done
 "$scratch/fresh/bin/python" "$here/tests/package/wheel_smoke.py"
-"$scratch/fresh/bin/python" -m keras_practice.tuning --data iris --trials 2 --epochs 2 --out found
+"$scratch/fresh/bin/keras-practice" tune --data iris --trials 2 --epochs 2 --out found
 test -s found/best.keras && test -s found/search.png
 "$scratch/fresh/bin/python" -m pip install --quiet --disable-pip-version-check nbclient nbformat ipykernel
 "$scratch/fresh/bin/python" "$here/tests/package/notebook_run.py" "$here/notebooks/quickstart.ipynb" executed.ipynb
