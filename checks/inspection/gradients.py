@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,39 @@ def _measure_pull(context: CheckContext) -> _Pull | None:
     return gradients_of(context, training=True)
 
 
+def loss_and_gradients(
+    model: keras.Model,
+    batch: tuple[Any, Any, Any],
+    sources: Sequence[Any],
+    *,
+    training: bool,
+    objective: Callable[[Any], Any],
+) -> tuple[Any, Any, list[Any]]:
+    """The loss of a batch, and what it pulls at: the forward and backward pass of every training here.
+
+    Args:
+        model: A compiled model.
+        batch: Inputs, labels and sample weights as tensors; `None` for no weights.
+        sources: The tensors by which to differentiate.
+        training: Whether to run in training mode.
+        objective: What is differentiated, as a function of the loss.
+
+    Returns:
+        The loss with all penalties, the objective, and a gradient for each source: `None` where
+        the objective does not depend on it. What that means is for the caller to say.
+    """
+    x, y, weight = batch
+    # As Keras does, for a model whose own `compute_loss` takes no such argument.
+    takes_mode = "training" in inspect.signature(model.compute_loss).parameters
+    mode = {"training": training} if takes_mode else {}
+    with tf.GradientTape() as tape:
+        tape.watch([source for source in sources if not isinstance(source, tf.Variable)])
+        outputs = model(x, training=training)
+        loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weight, **mode)
+        aim = objective(loss)
+    return loss, aim, tape.gradient(aim, sources)
+
+
 def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     """The gradient of one small batch; `None` where the model trains in its own way or the loss fails."""
     model = context.model
@@ -61,16 +95,21 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     metrics = [(variable, np.array(variable.numpy())) for variable in model.metrics_variables]
     weights = model.trainable_variables
     inputs = {name: a for name, a in Samples(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
+
+    def without_penalties(whole: Any) -> Any:
+        return whole - sum(_penalties(weights), start=tf.zeros((), whole.dtype))
+
     try:
-        with preserved(model, rows.x), tf.GradientTape() as tape:
-            tape.watch(list(inputs.values()))
-            outputs = model(x, training=training)
-            whole = model.compute_loss(x=x, y=y, y_pred=outputs, training=training)
-            penalties = sum(_penalties(weights), start=tf.zeros((), whole.dtype))
-            activity = sum(model.losses, start=tf.zeros((), whole.dtype)) - penalties
-            loss = whole - penalties
-            sources = [*(weight.value for weight in weights), *inputs.values()]
-            gradients = tape.gradient(loss, sources)
+        with preserved(model, rows.x):
+            _, loss, gradients = loss_and_gradients(
+                model,
+                (x, y, None),
+                [*(weight.value for weight in weights), *inputs.values()],
+                training=training,
+                objective=without_penalties,
+            )
+            added = sum(model.losses, start=tf.zeros((), loss.dtype))
+            activity = added - sum(_penalties(weights), start=tf.zeros((), loss.dtype))
     except Exception:  # The user's own loss may fail in any way; other checks say so.
         return None
     finally:

@@ -106,6 +106,14 @@ def samples_of(x: Any, y: Any, weight: Any = None) -> Samples:
     return Samples(x, y, weight, lengths.pop(), True)
 
 
+def in_turn(classes: Array) -> Array:
+    """Positions of samples such that the classes take turns, each in the order in which it comes."""
+    turn = np.empty(len(classes), np.int64)
+    for c in np.unique(classes):
+        turn[classes == c] = np.arange(np.sum(classes == c))
+    return np.argsort(turn, kind="stable")
+
+
 def _rows_of_batches(batches: Any) -> Samples:
     window = math.inf  # A PyDataset's batches are shuffled by `fit`.
     if isinstance(batches, tf.data.Dataset):

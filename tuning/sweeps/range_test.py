@@ -8,18 +8,16 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.inspection.samples import Samples
-from keras_practice.checks.trials.short_training import ShortTraining, own_optimizer
+from keras_practice.checks.trials.short_training import ShortTraining
+from keras_practice.checks.trials.train_loop import TrainLoop, copied_optimizer
 from keras_practice.core.arguments import check_positive, check_positive_integer
-from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.rendering.figures import Line, Panel, figure
-from keras_practice.training.side_by_side import HeldRate
 from keras_practice.tuning.sweeps.rates import log_x, mark, samples_in
 
 _SMOOTH = 0.25  # decades of the rate
@@ -269,61 +267,20 @@ def _ramps(
     model: keras.Model, rows: Samples, rates: Array, batch_size: int, seeds: int, seed: int
 ) -> tuple[Array, Array]:
     """Losses with the right labels and with shuffled ones, `(seeds, steps)` each."""
-    trial = ShortTraining(context_of(model, rows.x, rows.y, batch_size=batch_size, seed=seed))
-    copied = own_optimizer(model)
-    if copied is None:
-        raise ValueError(
-            f"The optimizer must be one that can be copied. Got {type(model.optimizer).__name__}."
-        )
-    optimizer, _ = copied
-    rate = tf.Variable(0.0, trainable=False)
-    innermost(optimizer).learning_rate = HeldRate(rate)
-    optimizer.build(model.trainable_variables)
-    fresh = [np.array(variable.numpy()) for variable in optimizer.variables]
-
-    def ramp(inputs: tf.Tensor, labels: tf.Tensor) -> Any:
-        held = tf.constant(rates, tf.float32)
-
-        def step(i: Any, _: Any, losses: Any) -> Any:
-            rate.assign(held[i])
-            loss = _step(trial, optimizer, inputs[i], labels[i])
-            return i + 1, tf.math.is_finite(loss), losses.write(i, loss)
-
-        losses = tf.TensorArray(tf.float32, len(rates), element_shape=())
-        taken, _, losses = tf.while_loop(
-            lambda i, finite, _: (i < len(rates)) & finite,
-            step,
-            (tf.constant(0), tf.constant(True), losses),
-        )
-        return taken, losses.stack()
-
-    run = trial.traced(ramp, *[([None, trial.batch], tf.int64)] * 2)
+    training = ShortTraining(context_of(model, rows.x, rows.y, batch_size=batch_size, seed=seed))
+    optimizer, _ = copied_optimizer(model)
+    loop = TrainLoop(training.samples, optimizer, 1.0, gradient_ends=False)
     rng = np.random.default_rng(seed)
     found: list[list[Array]] = [[], []]
     for _ in range(seeds):
-        order, shuffled = trial.order(len(rates)), rng.permutation(len(trial.rows))
+        order, shuffled = training.order(len(rates)), rng.permutation(len(training.rows))
         for kept, labels in zip(found, (order, shuffled[order]), strict=True):
-            for variable, value in zip(optimizer.variables, fresh, strict=True):
-                variable.assign(value)
-            with trial.preserved():
-                taken, losses = run(tf.constant(order, tf.int64), tf.constant(labels, tf.int64))
-            losses = np.array(losses, np.float64)
-            losses[int(taken) :] = np.nan
-            kept.append(np.where(np.isfinite(losses), losses, np.nan))
+            with training.preserved():
+                losses = loop.run(order, rates, labels=labels).penalized
+            whole = np.full(len(rates), np.nan)
+            whole[: len(losses)] = np.where(np.isfinite(losses), losses, np.nan)
+            kept.append(whole)
     return np.array(found[0]), np.array(found[1])
-
-
-def _step(trial: ShortTraining, optimizer: Any, inputs: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    model = trial.model
-    x, (y, weight) = trial.inputs(inputs), trial.targets(labels)
-    weights = model.trainable_variables
-    with tf.GradientTape() as tape:
-        loss = model.compute_loss(x, y, model(x, training=True), weight)
-        scaled = optimizer.scale_loss(loss)
-    gradients = tape.gradient(scaled, [w.value for w in weights])
-    used = [(g, w) for g, w in zip(gradients, weights, strict=True) if g is not None]
-    optimizer.apply([g for g, _ in used], [w for _, w in used])
-    return tf.cast(loss, tf.float32)
 
 
 def _smoothed(rates: Array, losses: Array) -> Array:
