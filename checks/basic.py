@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -9,12 +10,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.checks.findings import Finding, Report
+from keras_practice.checks.findings import Finding, Report, Severity
+from keras_practice.checks.inspection.context import loss_name
+from keras_practice.checks.inspection.forward_pass import Head
+from keras_practice.checks.inspection.loss_probe import probe_of
+from keras_practice.checks.inspection.samples import in_turn
+from keras_practice.checks.trials.constant_answer import constant_loss, data_loss
+from keras_practice.checks.trials.first_loss import FirstLoss, judge_first_loss
+from keras_practice.checks.trials.train_loop import TensorSamples, TrainLoop, copied_optimizer
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
 _MAX_SAMPLES = 1024
+_LOOK_EVERY = 10  # steps
+# Of a start that a training may make up for, as `preflight` tells it.
+_SEVERITY: Mapping[FirstLoss, Severity] = MappingProxyType({FirstLoss.HIGH: "info", FirstLoss.FAR: "warning"})
 _LEARNED = {"regression": 0.95}  # R squared; elsewhere every sample must be right.
 
 
@@ -30,7 +41,13 @@ def initial_loss(
 
     A start far above it means that the model is sure of what it cannot know:
     initial weights or inputs on a wrong scale, or a loss at odds with the output.
-    A start well below it means that the model knows the labels already.
+    A start well below it, and below that of the best constant answer, means that
+    the model knows the labels already.
+
+    The bounds are those of `preflight`: from 1.5 times chance on (for regression 5
+    times) a start is a remark, from twice that on a warning. Here no training can
+    make up for it, so that there is an end to that: what is above `tolerance` is
+    an error.
 
     The model is not changed.
 
@@ -42,8 +59,7 @@ def initial_loss(
         tolerance: How far above chance the loss may be, as a share of it.
             Defaults to `None`: 3 for classes, where fresh nets on a few features give
             up to 3 times ln(C), and 4 for regression, where the scatter of the fresh
-            outputs adds to the targets' own. A start below half of chance is an
-            error either way.
+            outputs adds to the targets' own. A start too low is an error either way.
 
     Returns:
         A report with the figures `loss` and `expected`.
@@ -62,21 +78,45 @@ def initial_loss(
     x, y = x[rows], y[rows]
     with preserved(model, x[:1]):
         outputs = model(x, training=False)
-        loss = _data_loss(model, y, outputs)
-        expected = _data_loss(model, y, _chance(model, task, np.asarray(outputs)))
+        loss = _data_loss(model, x, y, outputs)
+        expected = _data_loss(model, x, y, _chance(model, task, np.asarray(outputs)))
+        head = Head("output", np.asarray(outputs), y, _only_loss(model), ())
+        batch = (tf.convert_to_tensor(x), tf.convert_to_tensor(y), None)
+        constant = constant_loss(model, (head,), batch, outputs, x[:1])
     figures = MappingProxyType({"loss": loss, "expected": expected})
-    seen = f"the first loss is {loss:.4g}, chance gives {expected:.4g}."
-    if not np.isfinite(loss):
-        cause, fix = "a loss or an input that overflows.", "look for NaN or huge values in x and y."
-    elif loss > expected * (1 + tolerance):
-        cause = "inputs or initial weights on too large a scale, or a loss that does not suit the output."
-        fix = "standardise x, use He-normal weights for ReLU, and let recipes.compile_for choose the loss."
-    elif loss < expected / 2:
-        cause = "a model that is trained already, labels among the inputs, or a loss that does not suit them."
-        fix = "start from a fresh model, and check that y is not part of x."
-    else:
+    severity, cause, fix = _first_loss(
+        loss,
+        expected,
+        # Where it is not known what a constant answer can do, chance is all there is.
+        expected if constant is None else constant,
+        classes="crossentropy" in loss_name(head.loss),
+        most=expected * (1 + tolerance),
+    )
+    if severity is None:
         return Report(figures=figures)
-    return Report((Finding("initial-loss", "error", "output", seen, cause, fix, "A46"),), figures)
+    seen = f"the first loss is {loss:.4g}, chance gives {expected:.4g}."
+    return Report((Finding("initial-loss", severity, "output", seen, cause, fix, "A46"),), figures)
+
+
+def _first_loss(
+    loss: float, expected: float, constant: float, *, classes: bool, most: float
+) -> tuple[Severity | None, str, str]:
+    """How bad the first loss is, its likely cause and what to try; `None` for what is as it should be."""
+    if not np.isfinite(loss):
+        return "error", "a loss or an input that overflows.", "look for NaN or huge values in x and y."
+    judged = judge_first_loss(loss, expected, constant, classes=classes)
+    if judged is FirstLoss.LOW:
+        return (
+            "error",
+            "a model that is trained already, labels among the inputs, or a loss that does not suit them.",
+            "start from a fresh model, and check that y is not part of x.",
+        )
+    severity: Severity | None = _SEVERITY.get(judged)
+    return (
+        "error" if loss > most else severity,
+        "inputs or initial weights on too large a scale, or a loss that does not suit the output.",
+        "standardise x, use He-normal weights for ReLU, and let recipes.compile_for choose the loss.",
+    )
 
 
 def overfit_tiny(
@@ -114,8 +154,8 @@ def overfit_tiny(
         `r2`), `steps` taken and the last `loss`.
 
     Raises:
-        ValueError: If the model is not compiled, `n` or `steps` is not positive,
-            or data and task do not fit.
+        ValueError: If the model is not compiled, its optimizer cannot be copied,
+            `n` or `steps` is not positive, or data and task do not fit.
 
     Source:
         A47; Goodfellow, Bengio and Courville 2016, section 11.5.
@@ -163,13 +203,19 @@ def _check_data(x: Any, y: Any, task: Task | None) -> tuple[Array, Array, Task]:
     return x, y, task
 
 
-def _data_loss(model: keras.Model, y: Array, outputs: Any) -> float:
-    """The compiled loss without the penalties that the model's layers add."""
-    labels, outputs = tf.convert_to_tensor(y), tf.convert_to_tensor(outputs)
-    if isinstance(model.loss, str) or callable(model.loss):
-        return float(np.mean(keras.losses.get(model.loss)(labels, outputs)))
-    penalties = sum(map(float, model.losses))
-    return float(model.compute_loss(y=labels, y_pred=outputs)) - penalties
+def _only_loss(model: keras.Model) -> Any:
+    """The compiled loss, also where it came in a list or dict."""
+    losses = keras.tree.flatten(model.loss)
+    return losses[0] if len(losses) == 1 else model.loss
+
+
+def _data_loss(model: keras.Model, x: Array, y: Array, outputs: Any) -> float:
+    """The compiled loss alone, so that no penalty can hide it, however large."""
+    probe = probe_of(_only_loss(model), y, np.asarray(outputs))
+    value = None if probe is None else probe.value(y, outputs)
+    if value is not None:
+        return value
+    return data_loss(model, tf.convert_to_tensor(x), tf.convert_to_tensor(y), tf.convert_to_tensor(outputs))
 
 
 def _chance(model: keras.Model, task: Task, outputs: Array) -> Array:
@@ -180,55 +226,37 @@ def _chance(model: keras.Model, task: Task, outputs: Array) -> Array:
 
 
 def _gives_logits(model: keras.Model) -> bool:
-    return bool(getattr(model.loss, "from_logits", False))
+    return bool(getattr(_only_loss(model), "from_logits", False))
 
 
 def _tiny_rows(y: Array, task: Task, n: int, seed: int) -> Array:
     """Rows of `n` samples, from all classes in turn where there are classes."""
     order = np.random.default_rng(seed).permutation(len(y))
     if task.kind in ("binary", "multiclass"):
-        classes = task.class_indices(y)[order]
-        turn = np.empty(len(order), dtype=np.int64)
-        for c in np.unique(classes):
-            turn[classes == c] = np.arange(np.sum(classes == c))
-        order = order[np.argsort(turn, kind="stable")]
-    return order[:n]
+        order = order[in_turn(task.class_indices(y)[order])]
+    return np.asarray(order[:n])
 
 
 def _train_by_heart(
     model: keras.Model, x: Array, y: Array, task: Task, steps: int
 ) -> tuple[float, int, float]:
     """Trains on one batch; returns how much of it is right, steps taken and the last loss."""
-    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-    inputs, labels = tf.constant(x), tf.constant(y)
-
-    @tf.function
-    def step() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            outputs = model(inputs, training=True)
-            loss = model.compute_loss(x=inputs, y=labels, y_pred=outputs)
-        weights = model.trainable_variables
-        gradients = tape.gradient(loss, [weight.value for weight in weights])
-        used = [(g, w) for g, w in zip(gradients, weights, strict=True) if g is not None]
-        if used:
-            optimizer.apply([g for g, _ in used], [w for _, w in used])
-        return loss
-
-    @tf.function
-    def look() -> tf.Tensor:
-        return model(inputs, training=False)
-
-    optimizer.build(model.trainable_variables)
+    samples = TensorSamples(model, x, y, batch=len(x))
+    optimizer, rate = copied_optimizer(model)
+    loop = TrainLoop(samples, optimizer, rate, gradient_ends=False)
+    every = np.arange(len(x))
+    infer = samples.traced(lambda rows: model(samples.inputs(rows), training=False), ([len(x)], tf.int64))
     fit, loss = 0.0, float("nan")
-    for taken in range(1, steps + 1):
-        loss = float(step())
+    # Batch-norm statistics lag behind the weights: look now and then, not at once.
+    for begin in range(0, steps, _LOOK_EVERY):
+        count = min(_LOOK_EVERY, steps - begin)
+        losses = loop.run(np.tile(every, (count, 1)), fresh=begin == 0).penalized
+        taken, loss = begin + len(losses), float(losses[-1])
         if not np.isfinite(loss):
             return 0.0, taken, loss
-        # Batch-norm statistics lag behind the weights: look now and then, not at once.
-        if taken % 10 == 0 or taken == steps:
-            fit = _share_learned(np.asarray(look()), y, task, _gives_logits(model))
-            if fit >= _LEARNED.get(task.kind, 1.0):
-                break
+        fit = _share_learned(np.asarray(infer(tf.constant(every))), y, task, _gives_logits(model))
+        if fit >= _LEARNED.get(task.kind, 1.0):
+            break
     return fit, taken, loss
 
 

@@ -55,6 +55,7 @@ def test_fresh_nets_on_few_features_raise_no_alarm():
         report = checks.initial_loss(compiled(iris), iris.train.x, iris.train.y)
         high = max(high, report.figures["loss"] / report.figures["expected"])
         assert report.passed, seed
+        assert all(finding.severity == "info" for finding in report.findings), seed
     assert high > 1.5  # They do scatter.
 
 
@@ -90,6 +91,77 @@ def test_logits_are_understood():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert checks.initial_loss(model, X, Y).figures["expected"] == pytest.approx(np.log(10), rel=1e-5)
+
+
+YES_NO = (Y == 0).astype(int)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)], ids=["labels (n,)", "labels (n, 1)"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "binary_crossentropy",
+        keras.losses.BinaryCrossentropy(),
+        keras.losses.binary_crossentropy,
+        ["binary_crossentropy"],
+    ],
+    ids=["by name", "by object", "by function", "in a list"],
+)
+def test_labels_of_one_number_a_sample_are_taken_as_fit_takes_them(loss, shape):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1, "sigmoid"))
+    model.compile("adam", loss)
+    y = YES_NO.reshape(shape)
+    report = checks.initial_loss(model, X, y)
+    assert report.figures["expected"] == pytest.approx(np.log(2), rel=1e-5)
+    rows = np.random.default_rng(0).permutation(len(X))[:1024]
+    seen = model.evaluate(X[rows], y[rows], batch_size=1024, verbose=0)
+    assert report.figures["loss"] == pytest.approx(seen[0] if isinstance(seen, list) else seen, rel=1e-4)
+    assert checks.overfit_tiny(model, X, y, n=4, steps=10).figures["steps"] <= 10
+
+
+def test_targets_of_one_number_a_sample_are_not_spread_over_all_samples():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    y = X.sum(axis=(1, 2, 3))
+    report = checks.initial_loss(model, X[:50], (y - y.mean())[:50])
+    seen = float(np.mean((model.predict(X[:50], verbose=0)[:, 0] - (y - y.mean())[:50]) ** 2))
+    assert report.figures["loss"] == pytest.approx(seen, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.4, 3.2])
+def test_a_start_is_judged_as_preflight_judges_it(factor):
+    model = compiled()
+    model.set_weights([w * factor for w in model.get_weights()])
+    alone = checks.initial_loss(model, X, Y, tolerance=100.0)
+    beside = checks.preflight(model, X, Y)
+    expected = [f.severity for f in beside.findings if f.check == "initial-loss"]
+    assert [f.severity for f in alone.findings] == expected
+
+
+def test_a_start_that_knows_how_frequent_each_class_is_raises_no_alarm():
+    rare = (np.arange(len(X)) % 50 == 0).astype(int)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    bias = keras.initializers.Constant(-np.log(49))
+    model.add(keras.layers.Dense(1, "sigmoid", kernel_initializer="zeros", bias_initializer=bias))
+    model.compile("adam", "binary_crossentropy")
+    report = checks.initial_loss(model, X, rare)
+    assert report.figures["loss"] < report.figures["expected"] / 2
+    assert report.findings == ()
+
+
+def test_the_optimizer_may_scale_the_loss():
+    steps = []
+    for scaled in (False, True):
+        optimizer = keras.optimizers.Adam(1e-2)
+        model = compiled()
+        model.compile(
+            keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer,
+            "sparse_categorical_crossentropy",
+        )
+        steps.append(checks.overfit_tiny(model, X, Y).figures["steps"])
+    assert steps[0] == steps[1]
 
 
 @pytest.mark.parametrize("trained", [False, True])
