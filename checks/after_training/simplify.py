@@ -20,6 +20,7 @@ from keras_practice.checks.after_training.mistakes import (
     task_for,
 )
 from keras_practice.checks.inspection.samples import Samples
+from keras_practice.checks.trials.train_loop import TensorSamples, TrainLoop, copied_optimizer
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.data import Dataset, Scaling, Task
@@ -152,8 +153,8 @@ def simplify(
         The rungs and the conclusion; `print` it.
 
     Raises:
-        ValueError: If the model is not compiled, the inputs are not numbers, there is not
-            one row of labels a sample, or an argument is not positive.
+        ValueError: If the model is not compiled, its optimizer cannot be copied, the inputs are
+            not numbers, there is not one row of labels a sample, or an argument is not positive.
 
     Example:
         >>> print(checks.simplify(model, digits))  # doctest: +SKIP
@@ -212,7 +213,7 @@ class _Climb:
         rungs.append(self._whole("all", "small net", sound, self._plain, None))
         target = rungs[-1]
         steady = _Learner(self._model, _sound_optimizer(), self._own[0])
-        own = _Learner(self._model, _copy(self._model.optimizer), self._own[0])
+        own = _Learner(self._model, copied_optimizer(self._model), self._own[0])
         for key in (name for name in ("two", "few") if name in self._tiny):
             rungs.append(self._by_heart(f"model_{key}", "your model", steady, self._own[0]))
         rungs.append(self._by_heart("own_few", "your model", own, self._own[0]))
@@ -225,9 +226,10 @@ class _Climb:
 
     def _by_heart(self, key: str, net: str, learner: _Learner, rows: Samples) -> Stage:
         which = key.rpartition("_")[2]
-        part = rows.take(self._tiny[which])
+        few = self._tiny[which]
+        part = rows.take(few)
         enough = _BY_HEART.get(self._task.kind, 1.0)
-        result, starts = self._from_several_starts(learner, part, part, len(part), enough)
+        result, starts = self._from_several_starts(learner, few, part, enough)
         learned = True if result.score >= enough else None if result.cut_short else False
         classes = " of 2 classes" if which == "two" else " of all classes" * ("two" in self._tiny)
         return self._rung(key, net, f"{len(part)} samples{classes}", learner, result, starts, learned)
@@ -238,7 +240,9 @@ class _Climb:
         train, val = rows
         size = min(self._batch_size, len(train))
         with learner.lent(train, fresh=False):
-            result = learner.learn(train, val, self._task, size, self._steps, self._share(), math.inf, 1)
+            result = learner.learn(
+                np.arange(len(train)), val, self._task, size, self._steps, self._share(), math.inf, 1
+            )
             self._left -= result.seconds
         judged = result.judged
         share = 1 - judged.error / judged.chance if judged.chance else 1.0
@@ -250,7 +254,7 @@ class _Climb:
         return self._rung(key, net, f"all {len(train):,} samples", learner, result, 1, learned)
 
     def _from_several_starts(
-        self, learner: _Learner, part: Samples, val: Samples, size: int, enough: float
+        self, learner: _Learner, few: Array, part: Samples, enough: float
     ) -> tuple[_Result, int]:
         seconds = self._share()
         result: _Result | None = None
@@ -260,7 +264,7 @@ class _Climb:
                     return result, start  # No other start can be had.
                 if seconds <= 0 and result is not None:
                     return result, start
-                tried = learner.learn(part, val, self._task, size, self._steps, seconds, enough, start)
+                tried = learner.learn(few, part, self._task, len(part), self._steps, seconds, enough, start)
                 seconds, self._left = seconds - tried.seconds, self._left - tried.seconds
             if tried.cut_short and result is not None:
                 return result, start  # A whole start says more than a part of one.
@@ -309,32 +313,27 @@ class _Result:
 class _Learner:
     """A model with an optimiser, which can be trained again and again from the same start."""
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, rows: Samples) -> None:
-        self.model, self.optimizer = model, optimizer
-        optimizer.build(model.trainable_variables)
-        self._start = [np.array(variable.numpy()) for variable in optimizer.variables]
+    def __init__(self, model: keras.Model, optimizer: tuple[Any, Any], rows: Samples) -> None:
+        self.model = model
+        chosen, self._rate = optimizer
+        self._name = type(chosen).__name__
         # One trace for few samples and for all.
-        samples = [keras.tree.map_structure(_any_number_of, part) for part in (rows.x, rows.y)]
-        picks = tf.TensorSpec((None, None), tf.int64)
-        self._train = tf.function(self._steps, input_signature=[*samples, picks])
+        self._loop = TrainLoop(TensorSamples(model, rows.x, rows.y), chosen, self._rate, gradient_ends=False)
         self._infer = tf.function(model, reduce_retracing=True)
 
     @property
     def optimizer_words(self) -> str:
         """Name and learning rate."""
-        rate = self.optimizer.get_config().get("learning_rate")
-        name = type(self.optimizer).__name__
-        return f"{name} {rate:.3g}" if isinstance(rate, (int, float)) else f"{name} with a schedule"
+        rate = self._rate
+        return f"{self._name} {rate:.3g}" if isinstance(rate, float) else f"{self._name} with a schedule"
 
     def lent(self, rows: Samples, fresh: bool) -> _Lent:
         """Lends the model, with other initial weights where `fresh`."""
-        for variable, value in zip(self.optimizer.variables, self._start, strict=True):
-            variable.assign(value)
         return _Lent(self.model, rows, fresh)
 
     def learn(
         self,
-        train: Samples,
+        rows: Array,
         val: Samples,
         task: Task,
         size: int,
@@ -343,14 +342,13 @@ class _Learner:
         enough: float,
         seed: int,
     ) -> _Result:
-        """Trains until the score on `val` is enough, or steps or time are over."""
-        x, y = (keras.tree.map_structure(tf.constant, part) for part in (train.x, train.y))
-        picks = _picks(len(train), size, seed)
+        """Trains on some rows until the score on `val` is enough, or steps or time are over."""
+        picks = _picks(len(rows), size, seed)
         losses: list[float] = []
         begin = math.inf
         while True:
             chunk = np.stack([next(picks) for _ in range(min(_CHUNK, steps - len(losses)))])
-            losses += np.asarray(self._train(x, y, tf.constant(chunk)), dtype=float).tolist()
+            losses += self._loop.run(rows[chunk], fresh=not losses).penalized.tolist()
             # The first steps are traced, which takes as long for a net that learns as for another.
             begin = min(begin, time.monotonic())
             broken = not np.all(np.isfinite(losses))
@@ -365,28 +363,6 @@ class _Learner:
                     return _Result(
                         score, judged, len(losses), losses[0], losses[-1], cut, time.monotonic() - begin
                     )
-
-    def _steps(self, x: Any, y: Any, picks: tf.Tensor) -> tf.Tensor:
-        def step(rows: tf.Tensor) -> tf.Tensor:
-            inputs, labels = (keras.tree.map_structure(lambda a: tf.gather(a, rows), nest) for nest in (x, y))
-            with tf.GradientTape() as tape:
-                outputs = self.model(inputs, training=True)
-                loss = self.model.compute_loss(x=inputs, y=labels, y_pred=outputs)
-                scaled = self.optimizer.scale_loss(loss)
-            weights = self.model.trainable_variables
-            gradients = tape.gradient(scaled, [weight.value for weight in weights])
-            # The built-in filter warns of weights that the loss does not reach; here that is a result.
-            zeros = [
-                tf.zeros_like(weight.value) if g is None else g
-                for g, weight in zip(gradients, weights, strict=True)
-            ]
-            if weights:
-                self.optimizer.apply(zeros, weights)
-            return tf.cast(loss, tf.float32)
-
-        return tf.map_fn(
-            step, picks, fn_output_signature=tf.float32, parallel_iterations=1
-        )  # One after the other.
 
 
 class _Lent:
@@ -404,10 +380,6 @@ class _Lent:
         self._loan.__exit__(*error)
 
 
-def _any_number_of(values: Array) -> tf.TensorSpec:
-    return tf.TensorSpec((None, *values.shape[1:]), tf.as_dtype(values.dtype))
-
-
 def _restart(model: keras.Model) -> bool:
     """Gives a model other initial weights, as its layers' initializers draw them."""
     try:
@@ -420,12 +392,8 @@ def _restart(model: keras.Model) -> bool:
     return True
 
 
-def _copy(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    return type(optimizer).from_config(optimizer.get_config())
-
-
-def _sound_optimizer() -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(_SOUND_RATE, clipnorm=1.0)
+def _sound_optimizer() -> tuple[keras.optimizers.Optimizer, float]:
+    return keras.optimizers.Adam(_SOUND_RATE, clipnorm=1.0), _SOUND_RATE
 
 
 def _samples(dataset: Any, task: Task | None, seed: int) -> tuple[Samples, Samples, Task | None]:
