@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -15,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_practice.rendering.pages import page
+from keras_practice.rendering.tables import plain
+from keras_practice.rendering.words import sentence_case
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)
@@ -97,13 +98,14 @@ class Report:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
         if not self.findings:
             return f"passed: {figures}" if figures else "passed"
-        text = io.StringIO()
-        console = Console(file=text, width=_WIDTH, color_system=None, force_jupyter=False)
-        console.print(f"{_sentence_case(self._counts())}, most likely root cause first:")
-        console.print(self._table())
-        if figures:
-            console.print(Text(f"measured: {figures}"))
-        return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+
+        def show(console: Console) -> None:
+            console.print(f"{sentence_case(self._counts())}, most likely root cause first:")
+            console.print(self._table())
+            if figures:
+                console.print(Text(f"measured: {figures}"))
+
+        return plain(show, _WIDTH)
 
     def _counts(self) -> str:
         counts = [(sum(f.severity == s for f in self.findings), s) for s in SEVERITIES]
@@ -121,7 +123,7 @@ class Report:
                 f"Likely cause: {finding.cause}",
                 f"Try: {finding.fix} [{finding.source}]",
             )
-            said = "\n".join(map(_sentence_case, words)) + ("\n" if number < len(self.findings) else "")
+            said = "\n".join(map(sentence_case, words)) + ("\n" if number < len(self.findings) else "")
             check = f"{number} {finding.severity.upper()}\n  {finding.check}"
             table.add_row(Text(check), Text(finding.where), Text(said))
         return table
@@ -137,7 +139,7 @@ class Report:
         cards = "".join(
             f'<div class="card finding {finding.severity}"><h3>{escape(finding.check)} '
             f'<span class="soft">{finding.severity}, {escape(finding.where)}</span></h3>'
-            f"<p>{escape(_sentence_case(finding.evidence))}</p>"
+            f"<p>{escape(sentence_case(finding.evidence))}</p>"
             f"<p><strong>Likely cause:</strong> {escape(finding.cause)}</p>"
             f"<p><strong>Try:</strong> {escape(finding.fix)}</p>"
             f'<p class="soft">{escape(finding.source)}</p></div>'
@@ -160,7 +162,3 @@ class Report:
 def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
     """Errors, then warnings, then remarks; each kind in the order given."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def _sentence_case(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -1,6 +1,20 @@
 """How results look: figures, pages, and tables in a terminal."""
 
-from keras_practice.rendering.figures import Line, Panel, figure
-from keras_practice.rendering.pages import page
+from __future__ import annotations
 
-__all__ = ["Line", "Panel", "figure", "page"]
+from typing import TYPE_CHECKING
+
+from keras_practice.core.lazy import attributes
+
+if TYPE_CHECKING:
+    from keras_practice.rendering.figures import Line, Panel, figure
+    from keras_practice.rendering.pages import page
+    from keras_practice.rendering.tables import aligned
+
+__all__ = ["Line", "Panel", "aligned", "figure", "page"]
+
+# A command's `--help` that takes a table from here need not wait for matplotlib.
+__getattr__ = attributes(
+    __name__,
+    {"Line": "figures", "Panel": "figures", "aligned": "tables", "figure": "figures", "page": "pages"},
+)

@@ -16,12 +16,15 @@ from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from keras_practice.core.types import Array
+from keras_practice.rendering.svg import NAMESPACE, inline
+from keras_practice.rendering.words import printable, shortened
 
 # All of these stand out from white and from a dark page alike, and from each other
 # for colour-blind eyes (Okabe and Ito 2008; the ramp runs from blue to orange).
@@ -34,7 +37,6 @@ _INK = {"ink": "#1f2430", "soft": "#5b6472", "grid": "#dfe3e8"}
 
 _WIDTH, _HEIGHT = 3.6, 3.0  # inches; so narrow that 10-point text is 11 pixels high on a phone
 _MAX_IN_LEGEND = 8
-_SVG = "http://www.w3.org/2000/svg"
 _LARGEST = 1e38  # beyond it float32 is infinite, and matplotlib's own sums overflow
 
 
@@ -118,7 +120,7 @@ def figure(panels: Sequence[Panel], title: str = "", columns: int = 2) -> Figure
     heading = 0.45 if title or not panels else 0.05
     height = heading + rows * _HEIGHT
     whole = Figure(figsize=(columns * _WIDTH, height), dpi=600 / _WIDTH, facecolor="white")
-    _write(whole, 0.12, height - 0.12, _shorten(title, 32 * columns), "ink", size=14, weight="bold")
+    _write(whole, 0.12, height - 0.12, shortened(title, 32 * columns), "ink", size=14, weight="bold")
     if panels:
         grid = whole.subfigures(
             rows + 1, columns, squeeze=False, wspace=0, hspace=0, height_ratios=[heading] + rows * [_HEIGHT]
@@ -128,7 +130,7 @@ def figure(panels: Sequence[Panel], title: str = "", columns: int = 2) -> Figure
     return whole
 
 
-def svg(panel: Panel) -> str:
+def svg(panel: Panel) -> Markup:
     """One panel as an SVG element to be put into a page.
 
     It is as wide as its place, its text stays text, and it is transparent. A
@@ -143,7 +145,7 @@ def svg(panel: Panel) -> str:
     # Only here: matplotlib takes these two from nowhere else.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "keras_practice"}):
         save(whole, written, format="svg", metadata=no_metadata)
-    return _inline(written.getvalue(), panel)
+    return _embedded(written.getvalue(), panel)
 
 
 def save(whole: Figure, where: str | Path | io.StringIO, **options: Any) -> None:
@@ -263,8 +265,8 @@ def _dress(axes: Axes, panel: Panel, curves: Sequence[tuple[Array, Array]]) -> N
         axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.set_xlabel(_printable(panel.x_label), color=_INK["soft"], fontsize=10, parse_math=False)
-    axes.set_ylabel(_printable(panel.y_label), color=_INK["soft"], fontsize=10, parse_math=False)
+    axes.set_xlabel(printable(panel.x_label), color=_INK["soft"], fontsize=10, parse_math=False)
+    axes.set_ylabel(printable(panel.y_label), color=_INK["soft"], fontsize=10, parse_math=False)
 
 
 def _say_if_empty(axes: Axes, curves: Sequence[tuple[Array, Array]]) -> None:
@@ -325,7 +327,7 @@ def _colours(panel: Panel) -> list[str]:
 
 def _legend_entries(panel: Panel) -> list[tuple[int, str]]:
     """Places and names of the lines that the legend shows: of many in order, the first and the last."""
-    names = [(at, _shorten(line.label, 22)) for at, line in enumerate(panel.lines)]
+    names = [(at, shortened(line.label, 22)) for at, line in enumerate(panel.lines)]
     if len(names) == 1 and panel.lines[0].label not in _OF_THE_SETS:
         return []  # The title says it.
     references = [name for name in names if panel.lines[name[0]].style == "dashed"]
@@ -333,7 +335,7 @@ def _legend_entries(panel: Panel) -> list[tuple[int, str]]:
     if len(curves) <= _MAX_IN_LEGEND or not panel.ordered:
         return names[:_MAX_IN_LEGEND]
     (first, first_name), (last, last_name) = curves[0], curves[-1]
-    ends = [(first, f"{_shorten(first_name, 15)} (first)"), (last, f"{_shorten(last_name, 15)} (last)")]
+    ends = [(first, f"{shortened(first_name, 15)} (first)"), (last, f"{shortened(last_name, 15)} (last)")]
     return ends + references[:2]
 
 
@@ -343,20 +345,10 @@ def _legend_columns(labels: Sequence[str]) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(_printable(text), width, max_lines=2, placeholder="…")
+    return textwrap.wrap(printable(text), width, max_lines=2, placeholder="…")
 
 
-def _shorten(text: str, most: int) -> str:
-    text = _printable(text)
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
-
-
-def _printable(text: str) -> str:
-    """The text on one line, without the characters that no XML may hold."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))
-
-
-def _inline(document: str, panel: Panel) -> str:
+def _embedded(document: str, panel: Panel) -> Markup:
     """Matplotlib's SVG file as an element of an HTML page that clashes with nothing else on it."""
     root = ElementTree.fromstring(document)
     pointed_at = set(re.findall(r'(?:url\(|href=")#([\w-]+)', document))
@@ -373,14 +365,14 @@ def _inline(document: str, panel: Panel) -> str:
     for defs in root.findall("defs"):
         for style in defs.findall("style"):
             defs.remove(style)  # It would hold for the whole page.
-    name = _printable(panel.title)
+    name = printable(panel.title)
     viewed = root.attrib["viewBox"]
-    root.attrib = {"xmlns": _SVG, "viewBox": viewed, "width": "100%", "role": "img", "aria-label": name}
+    root.attrib = {"xmlns": NAMESPACE, "viewBox": viewed, "width": "100%", "role": "img", "aria-label": name}
     root.set("stroke-linejoin", "round")
     title = ElementTree.Element("title")
     title.text = name
     root.insert(0, title)
-    return ElementTree.tostring(root, encoding="unicode")
+    return inline(root)
 
 
 def _local(name: str) -> str:

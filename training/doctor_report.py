@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_practice.core.command import Parser, device_option, quiet_start, refuse
+from keras_practice.rendering.tables import plain
 
 if TYPE_CHECKING:
     from keras_practice.training.doctor import Machine
@@ -114,10 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout.isatty():
         show(machine, choice, Console(highlight=False))
     else:
-        # Lines as long as they are, and without the spaces that fill a table.
-        page = io.StringIO()
-        show(machine, choice, Console(file=page, highlight=False, width=500))
-        print("\n".join(line.rstrip() for line in page.getvalue().splitlines()))  # noqa: T201
+        # Lines as long as they are.
+        print(plain(lambda console: show(machine, choice, console), width=500))  # noqa: T201
     if refusal:
         refuse(refusal)
     return 0

@@ -14,6 +14,7 @@ import numpy as np
 from keras_practice import recipes
 from keras_practice.callbacks import best_weights, scores
 from keras_practice.data import Dataset, Split
+from keras_practice.rendering.tables import aligned
 from keras_practice.training.tracing import quiet_tracing
 from keras_practice.tuning.search.random_oracle import derive_seed
 from keras_practice.tuning.space.parsing import kinds_of
@@ -101,20 +102,12 @@ class Staged:
             )
             for step in self.steps
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [
-            "  ".join(
-                text.ljust(width) if column < 2 else text.rjust(width)
-                for column, (text, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
         best = self.best
         arguments = ", ".join(f"{name}={value!r}" for name, value in best.arguments.items())
         return "\n".join(
             [
                 f"{self.recipe} on {self.dataset}, {self.samples:,} training samples; * is where it went on",
-                *lines,
+                *aligned(rows, right=range(2, len(head))),
                 *self.notes,
                 f"best: recipes.{self.recipe}(..., {arguments}), learning_rate={best.learning_rate:g}: "
                 f"validation {self.score} {best.val_score:.4f}",

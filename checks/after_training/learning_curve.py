@@ -28,6 +28,7 @@ from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 from keras_practice.rendering.figures import Line, Panel, figure
+from keras_practice.rendering.tables import aligned
 
 _SIZES = 6
 _PER_CLASS = 2  # Fewer samples a class than this, and some class may not be there at all.
@@ -210,11 +211,8 @@ class LearningCurve:
             low, middle, high = self.extrapolate(factor * self.sizes[-1])
             expected = f"{middle:.3g} ({low:.3g} to {high:.3g}) expected"
             rows.append([f"{factor * self.sizes[-1]:,.0f}", "", expected])
-        widths = [max(len(row[c]) for row in rows) for c in range(3)]
-        lines = [
-            "  ".join([row[0].rjust(widths[0]), row[1].ljust(widths[1]), row[2]]).rstrip() for row in rows
-        ]
-        return "\n".join([f"error: {self.measure}, chance {self.chance:.3g}", *lines, self.verdict])
+        heading = f"error: {self.measure}, chance {self.chance:.3g}"
+        return "\n".join([heading, *aligned(rows, right=[0]), self.verdict])
 
     @cached_property
     def _deviations(self) -> Array:

@@ -18,6 +18,7 @@ from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.data import Split, Task
+from keras_practice.rendering.tables import aligned
 
 _BATCH = 256
 _INK, _SOFT, _GRID, _WRONG = "#1f2430", "#5b6472", "#dfe3e8", "#b23a48"
@@ -90,10 +91,7 @@ class Mistakes:
         return _table_figure(self) if self.unusual or not _drawable(self.inputs) else _grid_figure(self)
 
     def __str__(self) -> str:
-        rows = self.table()
-        widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-        lines = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([self.heading, *(line.rstrip() for line in lines)])
+        return "\n".join([self.heading, *aligned(self.table())])
 
     @property
     def _excludes(self) -> bool:

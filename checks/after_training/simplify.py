@@ -25,6 +25,7 @@ from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.data import Dataset, Scaling, Task
 from keras_practice.recipes import compile_for, mlp
+from keras_practice.rendering.tables import aligned
 
 Fault = Literal["none", "data", "labels", "model", "optimizer", "training", "unknown"]
 
@@ -112,9 +113,7 @@ class SimplificationResult:
             reached = "not finite" if math.isnan(rung.reached) else f"{rung.measure} {rung.reached:.3f}"
             row = [str(number), rung.net, rung.optimizer, rung.data, reached, f"{rung.chance:.3f}"]
             rows.append([*row, str(rung.steps), verdict])
-        widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-        lines = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*(line.rstrip() for line in lines), self.conclusion])
+        return "\n".join([*aligned(rows), self.conclusion])
 
 
 def simplify(

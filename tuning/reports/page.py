@@ -15,10 +15,11 @@ import numpy as np
 from keras_practice.core.files import replacing
 from keras_practice.rendering.figures import Line, Panel, svg
 from keras_practice.rendering.pages import page
+from keras_practice.rendering.words import printable, sentence_case
 from keras_practice.tuning.records import TrialRow
 from keras_practice.tuning.reports import charts
 from keras_practice.tuning.reports.importance import edges, importances, noise
-from keras_practice.tuning.space.dimensions import Dimension, label, printable
+from keras_practice.tuning.space.dimensions import Dimension, label
 
 _MAX_CURVES, _MAX_ROWS = 5, 20
 
@@ -214,7 +215,7 @@ def _curves(report: Report, scored: Sequence[TrialRow]) -> str:
         )
         if lines:
             words = name.replace("val_", "validation ").replace("_", " ")
-            panels.append(Panel(words[:1].upper() + words[1:], lines, log="loss" in name, ordered=False))
+            panels.append(Panel(sentence_case(words), lines, log="loss" in name, ordered=False))
     if not panels:
         return ""
     cards = "".join(f'<div class="card">{svg(panel)}</div>' for panel in panels)

@@ -93,11 +93,6 @@ def _axis(name: str, same: Sequence[Any]) -> Dimension | None:
     return Dimension(name, "choice", values=tuple(values if isinstance(values[0], str) else sorted(values)))
 
 
-def printable(text: str) -> str:
-    """The text on one line, without the characters that no page may hold."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))
-
-
 def label(value: Any) -> str:
     """A value in few letters."""
     if isinstance(value, bool):

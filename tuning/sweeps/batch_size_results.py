@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from keras_practice.core.types import Array
 from keras_practice.rendering.figures import Line, Panel, figure
+from keras_practice.rendering.tables import aligned
 from keras_practice.tuning.sweeps.rates import mark
 
 # Times this close are a tie, since the same training takes a little longer or shorter each time.
@@ -136,9 +137,7 @@ class BatchSizeResult:
                     f"{reached:.3g}" if math.isfinite(reached) else "not reached",
                 ]
             )
-        widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-        lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
-        return "\n".join([*lines, self._conclusion])
+        return "\n".join([*aligned(rows, right=range(len(rows[0]))), self._conclusion])
 
     def __repr__(self) -> str:
         sizes = ", ".join(str(curve.size) for curve in self.curves)

@@ -15,6 +15,7 @@ from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
 from keras_practice.rendering.figures import Line, Panel, figure
+from keras_practice.rendering.tables import aligned
 from keras_practice.training.side_by_side import CannotStackError, HeldRate, Stack
 from keras_practice.tuning.sweeps.rates import (
     EpochOrders,
@@ -137,8 +138,7 @@ class SweepResult:
             said["largest stable"] = rate == self.largest_stable
             words = [word for word, holds in said.items() if holds]
             rows.append([f"{rate:.3g}", f"{train:.4g}", f"{val:.4g}", ", ".join(words)])
-        widths = [max(len(row[c]) for row in rows) for c in range(3)]
-        lines = ["  ".join([*map(str.rjust, row[:3], widths), row[3]]).rstrip() for row in rows]
+        lines = aligned(rows, right=range(3))
         return "\n".join([f"loss after {self.train_loss.shape[1]} epochs:", *lines, self._conclusion])
 
     def __repr__(self) -> str:
