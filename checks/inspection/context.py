@@ -35,7 +35,7 @@ class CheckContext:
         validation_split: Share of the last rows that `fit` would hold out.
         task: What is predicted by the first output: stated by the user or read
             from labels and loss; `None` where these do not say.
-        anatomy: What a forward pass of the first samples showed.
+        forward_pass: What a forward pass of the first samples showed.
         heads: The outputs, with their labels and losses.
         seed: Fixes every choice at random.
     """

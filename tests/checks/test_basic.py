@@ -121,15 +121,6 @@ def test_labels_of_one_number_a_sample_are_taken_as_fit_takes_them(loss, shape):
     assert checks.overfit_tiny(model, X, y, n=4, steps=10).figures["steps"] <= 10
 
 
-def test_targets_of_one_number_a_sample_are_not_spread_over_all_samples():
-    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
-    model.compile("adam", "mse")
-    y = X.sum(axis=(1, 2, 3))
-    report = checks.initial_loss(model, X[:50], (y - y.mean())[:50])
-    seen = float(np.mean((model.predict(X[:50], verbose=0)[:, 0] - (y - y.mean())[:50]) ** 2))
-    assert report.figures["loss"] == pytest.approx(seen, rel=1e-4)
-
-
 @pytest.mark.parametrize("factor", [1.0, 2.4, 3.2])
 def test_a_start_is_judged_as_preflight_judges_it(factor):
     model = compiled()
@@ -152,16 +143,16 @@ def test_a_start_that_knows_how_frequent_each_class_is_raises_no_alarm():
 
 
 def test_the_optimizer_may_scale_the_loss():
-    steps = []
+    losses = []
     for scaled in (False, True):
-        optimizer = keras.optimizers.Adam(1e-2)
+        optimizer = keras.optimizers.SGD(0.1)
         model = compiled()
         model.compile(
             keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer,
             "sparse_categorical_crossentropy",
         )
-        steps.append(checks.overfit_tiny(model, X, Y).figures["steps"])
-    assert steps[0] == steps[1]
+        losses.append(checks.overfit_tiny(model, X, Y, steps=10).figures["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("trained", [False, True])
