@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from html import escape
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_practice.rendering.pages import page
+from keras_practice.rendering.pages import render
 from keras_practice.rendering.tables import plain
 from keras_practice.rendering.words import sentence_case
 
@@ -92,7 +91,14 @@ class Report:
         Args:
             title: Its heading. Defaults to `"Checks"`.
         """
-        return page(title, f"<h1>{escape(title)}</h1>{self._state()}{self._cards()}{self._measured()}")
+        return render(
+            "checks_report.html",
+            title=title,
+            passed=self.passed,
+            counts=self._counts(),
+            findings=self.findings,
+            figures={name: f"{value:.4g}" for name, value in self.figures.items()},
+        )
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
@@ -127,36 +133,6 @@ class Report:
             check = f"{number} {finding.severity.upper()}\n  {finding.check}"
             table.add_row(Text(check), Text(finding.where), Text(said))
         return table
-
-    def _state(self) -> str:
-        kind, word = ("finished", "passed") if self.passed else ("failed", "not passed")
-        return (
-            f'<p class="state"><span class="pill {kind}">{word}</span> {escape(self._counts())}'
-            f"{', most likely root cause first' if len(self.findings) > 1 else ''}</p>"
-        )
-
-    def _cards(self) -> str:
-        cards = "".join(
-            f'<div class="card finding {finding.severity}"><h3>{escape(finding.check)} '
-            f'<span class="soft">{finding.severity}, {escape(finding.where)}</span></h3>'
-            f"<p>{escape(sentence_case(finding.evidence))}</p>"
-            f"<p><strong>Likely cause:</strong> {escape(finding.cause)}</p>"
-            f"<p><strong>Try:</strong> {escape(finding.fix)}</p>"
-            f'<p class="soft">{escape(finding.source)}</p></div>'
-            for finding in self.findings
-        )
-        return f'<section><h2>Findings</h2><div class="stack">{cards}</div></section>' if cards else ""
-
-    def _measured(self) -> str:
-        rows = "".join(
-            f'<tr><th scope="row">{escape(name.replace("_", " "))}</th><td>{value:.4g}</td></tr>'
-            for name, value in self.figures.items()
-        )
-        return (
-            f'<section><h2>Measured</h2><div class="card"><table class="facts">{rows}</table></div></section>'
-            if rows
-            else ""
-        )
 
 
 def gravest_first(findings: Iterable[Finding]) -> list[Finding]:

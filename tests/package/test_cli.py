@@ -11,7 +11,7 @@ import keras_practice
 from keras_practice import cli
 
 COMMANDS = ("tune", "check", "doctor", "gpu-check")
-HEAVY = ("tensorflow", "keras", "keras_tuner", "matplotlib", "sklearn")
+HEAVY = ("tensorflow", "keras", "keras_tuner", "matplotlib", "sklearn", "jinja2")
 
 
 def run(*arguments):
