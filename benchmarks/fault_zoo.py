@@ -57,7 +57,7 @@ from zoo import (  # noqa: F401  The programs list themselves.
     healthy_recipes,
 )
 from zoo.gate import changed, quick_part, records_of, worse
-from zoo.program import CHECKS, ENTRIES, Entry, guessing, score
+from zoo.program import ENTRIES, GROUPS, Entry, guessing, score
 
 from keras_practice import checks
 
@@ -334,7 +334,7 @@ def summary(results: list[Result]) -> Iterator[str]:
         yield f"{part} part"
         yield f"  faulty      diagnosed {share(kinds['faulty'], 'diagnosed')}"
         yield f"              detected {share(kinds['faulty'], 'detected')}"
-        for group in CHECKS:
+        for group in GROUPS:
             if of_group := [result for result in kinds["faulty"] if result.group == group]:
                 diagnosed, detected = share(of_group, "diagnosed"), share(of_group, "detected")
                 yield f"    {group:10}diagnosed {diagnosed}, detected {detected}"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keras_practice.checks.catalog import rank_of
 from keras_practice.rendering.pages import render
 from keras_practice.rendering.tables import plain
 from keras_practice.rendering.words import sentence_case
@@ -31,13 +32,16 @@ class Finding:
     """One fault, and what to do about it.
 
     Attributes:
-        check: Name of the check that found it, such as `"initial-loss"`.
+        check: Name of the check that found it, one of `checks.catalog`, such as `"initial-loss"`.
         severity: `"error"` (will not learn what it should), `"warning"` or `"info"`.
         where: Layer, column or argument.
         evidence: The figure seen and the figure expected.
         cause: What most likely causes it.
         fix: One thing to do.
         source: Advice number and paper.
+
+    Raises:
+        ValueError: If there is no check of this name.
     """
 
     check: str
@@ -47,6 +51,9 @@ class Finding:
     cause: str
     fix: str
     source: str
+
+    def __post_init__(self) -> None:
+        rank_of(self.check)
 
     def __str__(self) -> str:
         return (

@@ -10,69 +10,14 @@ from typing import Any
 
 import keras
 
+from keras_practice.checks.catalog import rank_of
 from keras_practice.checks.findings import SEVERITIES, Finding, Report
-from keras_practice.checks.inspection.context import Check, context_of
+from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.inspection.samples import samples_of
-from keras_practice.checks.rules import data as data_checks
-from keras_practice.checks.rules import model as model_checks
-from keras_practice.checks.rules import optimizer as optimizer_checks
-from keras_practice.checks.rules import output as output_checks
+from keras_practice.checks.rules.all import RULES
 from keras_practice.checks.trials.examination import behaviour
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
-
-# From causes to symptoms: what stands further up explains what stands below it.
-CHECKS: tuple[str, ...] = (
-    "non-finite-data",
-    "sample-weight",
-    "label-range",
-    "label-encoding",
-    "label-scale",
-    "label-task",
-    "output-units",
-    "output-loss",
-    "output-range",
-    "double-activation",
-    "disconnected",
-    "ignores-input",
-    "frozen",
-    "initial-weights",
-    "no-nonlinearity",
-    "batch-norm-batch",
-    "dropout-rate",
-    "over-regularized",
-    "saturating-activation",
-    "capacity",
-    "input-scale",
-    "target-scale",
-    "batch-leak",
-    "optimizer-config",
-    "learning-rate-high",
-    "learning-rate-low",
-    "ordered-data",
-    "uninformative-input",
-    "leakage",
-    "class-imbalance",
-    "constant-feature",
-    "loss-reduction",
-    "no-clipping",
-    "metric-task",
-    "raises",
-    "dead-units",
-    "train-eval-gap",
-    "exploding-gradient",
-    "vanishing-gradient",
-    "initial-loss",
-    "loss-diverges",
-    "loss-stuck",
-    "tiny-overfit",
-)
-_WITHOUT_RUNNING: tuple[Check, ...] = (
-    *data_checks.CHECKS,
-    *output_checks.CHECKS,
-    *model_checks.CHECKS,
-    *optimizer_checks.CHECKS,
-)
 
 
 def preflight(
@@ -149,7 +94,7 @@ def preflight(
             task=task,
             seed=seed,
         )
-        findings = [finding for check in _WITHOUT_RUNNING for finding in check(context)]
+        findings = [finding for rule in RULES for finding in rule(context)]
         if run and not any(finding.check == "non-finite-data" for finding in findings):
             findings += behaviour(context, started + budget_s, findings)
     figures = {"samples": float(len(train)), "seconds": time.monotonic() - started}
@@ -164,8 +109,7 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """
 
     def rank(finding: Finding) -> tuple[int, int]:
-        depth = CHECKS.index(finding.check) if finding.check in CHECKS else len(CHECKS)
-        return SEVERITIES.index(finding.severity), depth
+        return SEVERITIES.index(finding.severity), rank_of(finding.check)
 
     gravest: dict[tuple[str, str], Finding] = {}
     for finding in findings:

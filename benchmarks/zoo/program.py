@@ -11,27 +11,12 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_practice.checks.catalog import CATALOG
+
 Kind = Literal["faulty", "advisory", "healthy"]
 
-# The names of the checks, each in its group.
-CHECKS = {
-    "data": (
-        "non-finite-data sample-weight input-scale target-scale constant-feature leakage ordered-data "
-        "class-imbalance uninformative-input"
-    ),
-    "labels": "label-range label-encoding label-scale label-task",
-    "output": "output-loss output-range output-units loss-reduction metric-task",
-    "model": (
-        "no-nonlinearity double-activation saturating-activation initial-weights frozen disconnected "
-        "dropout-rate batch-norm-batch over-regularized capacity"
-    ),
-    "optimiser": "learning-rate-high learning-rate-low optimizer-config no-clipping",
-    "behaviour": (
-        "initial-loss vanishing-gradient exploding-gradient dead-units ignores-input batch-leak "
-        "tiny-overfit loss-stuck loss-diverges train-eval-gap"
-    ),
-}
-_GROUP_OF = {name: group for group, names in CHECKS.items() for name in names.split()}
+_GROUP_OF = {check.name: check.group for check in CATALOG if check.group != "curves"}
+GROUPS = tuple(dict.fromkeys(_GROUP_OF.values()))
 FIRST_HELD_OUT_SEED = 100
 
 

@@ -14,7 +14,7 @@ from keras_practice.checks.inspection.forward_pass import ForwardPass, Head, for
 from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.data import Task
 
-Check = Callable[["CheckContext"], Iterable[Finding]]
+Rule = Callable[["CheckContext"], Iterable[Finding]]
 
 _TRIED = 32
 _CLASSIFIES = ("crossentropy", "hinge", "focal", "dice", "tversky")

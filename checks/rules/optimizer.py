@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
-from keras_practice.checks.inspection.context import Check, CheckContext
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import all_layers
 from keras_practice.core.steps import innermost
 
@@ -450,6 +450,3 @@ def _length(context: CheckContext, layer: Any) -> int:
         if (call.layer is layer or inside) and call.inputs and call.inputs[0].ndim > 2:
             return int(call.inputs[0].shape[1])
     return 0
-
-
-CHECKS: tuple[Check, ...] = (learning_rate_high, learning_rate_low, optimizer_config, no_clipping)

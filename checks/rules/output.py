@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import SEVERITIES, Finding
-from keras_practice.checks.inspection.context import Check, CheckContext
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.forward_pass import Head
 from keras_practice.checks.inspection.loss_probe import goes_back_to_logits
 from keras_practice.checks.rules.label import SOURCES, Pair, encoding, pairs_of, values
@@ -76,9 +76,6 @@ def check_outputs(context: CheckContext) -> Iterable[Finding]:
         first = _one_unit(pair) or encoding(pair) or _shapes(pair)
         found += [first] if first is not None else _of_matching(context, pair, metrics)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-CHECKS: tuple[Check, ...] = (check_outputs,)
 
 
 def metrics_of(model: keras.Model, heads: tuple[Head, ...]) -> tuple[CompiledMetric, ...]:

@@ -8,38 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from keras_practice.checks.catalog import CATALOG
 from keras_practice.checks.findings import Finding
 from keras_practice.checks.trials.case import Case
 from keras_practice.checks.trials.short_training import Evaluation
 from keras_practice.checks.trials.symptoms import AFTERWARDS, dead_units
 
-# What structure and data only make likely, and a training that fails makes the most likely cause.
-_SUSPECTS = (
-    "label-range",
-    "label-encoding",
-    "label-scale",
-    "label-task",
-    "output-units",
-    "output-loss",
-    "output-range",
-    "double-activation",
-    "disconnected",
-    "frozen",
-    "initial-weights",
-    "no-nonlinearity",
-    "batch-norm-batch",
-    "dropout-rate",
-    "over-regularized",
-    "saturating-activation",
-    "capacity",
-    "input-scale",
-    "target-scale",
-    "ignores-input",
-    "optimizer-config",
-    "uninformative-input",
-    "class-imbalance",
-)
-_SHOWN_BY_TRAINING = ("learning-rate-high", "learning-rate-low", "optimizer-config")
+_SUSPECTS = tuple(check.name for check in CATALOG if check.suspect)
+_SHOWN_BY_TRAINING = tuple(check.name for check in CATALOG if check.shown_by_training)
 # Standard errors; less is what chance gives.
 _NOTHING_KNOWN = 2.0
 _MIN_OF_A_CLASS = 8

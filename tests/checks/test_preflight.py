@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_practice import checks, data, recipes
 from keras_practice.checks.findings import Finding
-from keras_practice.checks.preflight import CHECKS, in_order
+from keras_practice.checks.preflight import in_order
 
 DIGITS = data.load("digits")
 X, Y = DIGITS.train.x[:400], DIGITS.train.y[:400]
@@ -135,10 +135,6 @@ def test_one_fault_in_many_layers_is_one_finding():
 def test_of_one_fault_the_gravest_finding_stands():
     for found in ([finding("a"), finding("a", "error")], [finding("a", "error"), finding("a")]):
         assert [(f.where, f.severity) for f in in_order(found)] == [("a", "error")]
-
-
-def test_every_name_is_known_once():
-    assert len(set(CHECKS)) == len(CHECKS)
 
 
 @pytest.mark.parametrize(

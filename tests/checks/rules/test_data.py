@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_practice import data, recipes
 from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.rules import data as data_checks
-from keras_practice.checks.rules.data import CHECKS
+from keras_practice.checks.rules.all import DATA
 
 layers = keras.layers
 SPARSE = "sparse_categorical_crossentropy"
@@ -39,7 +39,7 @@ def regressor(width=6, **options):
 def found(model, x, y, check=None, **options):
     """What the checks say, by name and severity, without remarks."""
     context = context_of(model, x, y, **options)
-    checks = CHECKS if check is None else [check]
+    checks = DATA if check is None else [check]
     return [f for c in checks for f in c(context) if f.severity != "info"]
 
 
@@ -493,7 +493,7 @@ def test_the_worst_comes_first():
     x = np.concatenate([X * 300, np.ones((1_000, 1), "float32")], axis=1)
     context = context_of(mlp(7), x, Y, validation_data=(x / 300, Y))
     order = ["error", "warning", "info"]
-    for check in CHECKS:
+    for check in DATA:
         ranks = [order.index(f.severity) for f in check(context)]
         assert ranks == sorted(ranks)
 
@@ -513,8 +513,8 @@ def test_a_look_changes_nothing():
     x, y = X.copy(), Y.copy()
     context = context_of(mlp(), x, y, validation_split=0.2)
     before = [np.array(w) for w in context.model.weights]
-    first = [str(f) for c in CHECKS for f in c(context)]
-    assert [str(f) for c in CHECKS for f in c(context)] == first
+    first = [str(f) for c in DATA for f in c(context)]
+    assert [str(f) for c in DATA for f in c(context)] == first
     np.testing.assert_array_equal(x, X)
     for one, other in zip(before, context.model.weights, strict=True):
         np.testing.assert_array_equal(one, np.array(other))

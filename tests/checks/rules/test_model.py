@@ -11,9 +11,8 @@ from keras import optimizers
 from keras_practice import data, recipes
 from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.inspection.flow import all_layers
-from keras_practice.checks.rules import model as model_checks
-from keras_practice.checks.rules import optimizer as optimizer_checks
 from keras_practice.checks.rules import path as path_checks
+from keras_practice.checks.rules.all import MODEL, OPTIMIZER
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 from keras_practice.tuning.space.presets import builder_arguments, dataset_for
@@ -33,7 +32,7 @@ def look(model, x=X, y=Y, **options):
     first = keras.tree.map_structure(lambda a: a[:1], x)
     with preserved(model, first):
         context = context_of(model, x, y, **options)
-        found = [f for check in (*model_checks.CHECKS, *optimizer_checks.CHECKS) for f in check(context)]
+        found = [f for check in (*MODEL, *OPTIMIZER) for f in check(context)]
     for finding in found:
         assert finding.evidence.endswith("."), finding
         assert finding.cause.endswith("."), finding
@@ -716,9 +715,9 @@ def test_the_batches_of_a_data_set_are_what_batch_norm_gets():
     with preserved(model, X[:1]):
         context = context_of(model, single, None, batch_size=32)
     assert context.batch_size == 1
-    assert [
-        f.severity for check in model_checks.CHECKS for f in check(context) if f.check == "batch-norm-batch"
-    ] == ["error"]
+    assert [f.severity for check in MODEL for f in check(context) if f.check == "batch-norm-batch"] == [
+        "error"
+    ]
 
 
 def test_batch_norm_of_images_counts_their_pixels():

@@ -6,7 +6,8 @@ import pytest
 from keras import layers, losses, ops
 
 from keras_practice.checks.inspection.context import context_of
-from keras_practice.checks.rules.output import CHECKS, metrics_of
+from keras_practice.checks.rules.all import OUTPUT
+from keras_practice.checks.rules.output import metrics_of
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
@@ -39,7 +40,7 @@ def findings(model, loss, y, x=X, metrics=None, task=None):
     model.compile("sgd", loss, metrics=metrics)
     with preserved(model, x[:1]):
         context = context_of(model, x, y, task=task)
-        return [finding for check in CHECKS for finding in check(context)]
+        return [finding for check in OUTPUT for finding in check(context)]
 
 
 def said(*args, **kwargs):
@@ -707,7 +708,7 @@ def test_an_output_that_counts_nothing_is_named():
         model.compile("sgd", {"a": "mse", "b": "mse"}, loss_weights=weights)
         with preserved(model, X[:1]):
             context = context_of(model, X, y)
-            found = [finding for check in CHECKS for finding in check(context)]
+            found = [finding for check in OUTPUT for finding in check(context)]
         assert [f.where for f in found if (f.check, f.severity) == ("disconnected", "error")] == expected
 
 
