@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_practice import data, recipes
 from keras_practice.checks.inspection.context import context_of
-from keras_practice.checks.rules import data as data_checks
+from keras_practice.checks.rules import all as rules
 from keras_practice.checks.rules.all import DATA
 
 layers = keras.layers
@@ -158,7 +158,7 @@ def test_a_subclassed_model_is_judged_by_what_its_layers_read():
     model.compile("adam", "binary_crossentropy")
     assert verdicts(model, x, Y) == []
     x[:, 1:] *= 300
-    assert verdicts(model, x, Y, check=data_checks.input_scale) == [("input-scale", "error")]
+    assert verdicts(model, x, Y, check=rules.input_scale) == [("input-scale", "error")]
     model = IdsAndNumbers(300.0)
     model.compile("adam", "binary_crossentropy")
     assert verdicts(model, x, Y) == []
@@ -197,7 +197,7 @@ def test_one_bad_number_is_found_wherever_it_is(value, where):
 
 def test_a_sum_that_overflows_is_no_infinity():
     x = np.full((100, 2), 3e38, "float32")
-    assert verdicts(mlp(2), x, Y[:100], check=data_checks.non_finite_data) == []
+    assert verdicts(mlp(2), x, Y[:100], check=rules.non_finite_data) == []
 
 
 def test_a_model_that_fills_in_nan_itself_is_left_alone():
@@ -207,8 +207,8 @@ def test_a_model_that_fills_in_nan_itself_is_left_alone():
     filled = keras.ops.where(keras.ops.isnan(inputs), 0.0, inputs)
     model = keras.Model(inputs, layers.Dense(1, "sigmoid")(filled))
     model.compile("adam", "binary_crossentropy")
-    assert verdicts(model, x, Y, check=data_checks.non_finite_data) == []
-    assert verdicts(mlp(), x, Y, check=data_checks.non_finite_data) == [("non-finite-data", "error")]
+    assert verdicts(model, x, Y, check=rules.non_finite_data) == []
+    assert verdicts(mlp(), x, Y, check=rules.non_finite_data) == [("non-finite-data", "error")]
 
 
 # ---- scale of inputs
@@ -220,7 +220,7 @@ def images(*first, optimizer="adam"):
 
 
 def test_raw_pixels_are_an_error_and_scaled_ones_are_not():
-    check = data_checks.input_scale
+    check = rules.input_scale
     assert verdicts(images(), IMAGES, IMAGE_LABELS, check=check) == [("input-scale", "error")]
     assert verdicts(images(), IMAGES / 255, IMAGE_LABELS, check=check) == []
     assert verdicts(images(layers.Rescaling(1 / 255)), IMAGES, IMAGE_LABELS, check=check) == []
@@ -239,7 +239,7 @@ def test_a_normalization_layer_helps_if_it_was_adapted():
 def test_a_frozen_layer_takes_what_it_was_trained_for():
     base = layers.Dense(8, "relu", trainable=False)
     model = net((6,), base, layers.Dense(8, "relu"), layers.Dense(1, "sigmoid"))
-    assert verdicts(model, X * 100, Y, check=data_checks.input_scale) == []
+    assert verdicts(model, X * 100, Y, check=rules.input_scale) == []
 
 
 @pytest.mark.parametrize(
@@ -254,21 +254,21 @@ def test_a_frozen_layer_takes_what_it_was_trained_for():
     ],
 )
 def test_other_scales_that_hurt(x, severity, words):
-    findings = found(mlp(), x, Y, check=data_checks.input_scale)
+    findings = found(mlp(), x, Y, check=rules.input_scale)
     assert [f.severity for f in findings] == [severity]
     assert words in findings[0].evidence
 
 
 @pytest.mark.parametrize(("factor", "shift", "severity"), [(100, 50, "error"), (1, 4, "warning")])
 def test_validation_on_another_scale(factor, shift, severity):
-    options = {"validation_data": (X[600:] * factor + shift, Y[600:]), "check": data_checks.input_scale}
+    options = {"validation_data": (X[600:] * factor + shift, Y[600:]), "check": rules.input_scale}
     findings = found(mlp(), X[:600], Y[:600], **options)
     assert [(f.where, f.severity) for f in findings] == [("validation x", severity)]
 
 
 def test_validation_pixels_from_0_to_255():
     x = IMAGES / np.float32(255)
-    options = {"validation_data": (IMAGES[300:], IMAGE_LABELS[300:]), "check": data_checks.input_scale}
+    options = {"validation_data": (IMAGES[300:], IMAGE_LABELS[300:]), "check": rules.input_scale}
     findings = found(images(), x[:300], IMAGE_LABELS[:300], **options)
     assert [(f.where, f.severity) for f in findings] == [("validation x", "error")]
 
@@ -277,7 +277,7 @@ def test_validation_pixels_from_0_to_255():
 
 
 def test_targets_in_their_own_unit():
-    check = data_checks.target_scale
+    check = rules.target_scale
     assert verdicts(regressor(), X, X[:, 0] * 3 + 5, check=check) == []
     assert verdicts(regressor(), X, X[:, 0] * 200 + 400, check=check) == [("target-scale", "warning")]
     assert verdicts(regressor(), X, X[:, 0] * 1e5 + 3e5, check=check) == [("target-scale", "error")]
@@ -295,20 +295,20 @@ def test_a_model_that_scales_its_output_back_is_left_alone():
     model = net(
         (6,), layers.Dense(16, "relu"), layers.Dense(1), layers.Rescaling(1e5, offset=3e5), loss="mse"
     )
-    assert verdicts(model, X, X[:, 0] * 1e5 + 3e5, check=data_checks.target_scale) == []
+    assert verdicts(model, X, X[:, 0] * 1e5 + 3e5, check=rules.target_scale) == []
 
 
 def test_targets_in_different_units():
     y = np.stack([X[:, 0], X[:, 1] * 0.01], axis=1)
     model = mlp(outputs=2, end=None, loss="mse")
-    assert verdicts(model, X, y, check=data_checks.target_scale) == [("target-scale", "warning")]
+    assert verdicts(model, X, y, check=rules.target_scale) == [("target-scale", "warning")]
 
 
 # ---- features that never change
 
 
 def test_constant_features():
-    check = data_checks.constant_feature
+    check = rules.constant_feature
     one = X.copy()
     one[:, 2] = 7
     assert verdicts(mlp(), one, Y, check=check) == [("constant-feature", "warning")]
@@ -325,7 +325,7 @@ def test_constant_features():
 
 
 def test_rows_in_both_sets():
-    options = {"check": data_checks.leakage}
+    options = {"check": rules.leakage}
     seen = found(mlp(), X[:800], Y[:800], validation_data=(X[700:], Y[700:]), **options)
     assert [f.check for f in seen] == ["leakage"]
     assert "33.3% of the validation rows" in seen[0].evidence
@@ -343,28 +343,28 @@ def test_rows_repeated_before_the_split():
 def test_rows_that_repeat_by_nature_are_expected():
     x = RNG.integers(0, 4, size=(3_000, 5)).astype("float32")
     y = (x.sum(axis=1) > 7).astype("int64")
-    assert verdicts(mlp(5), x, y, validation_split=0.2, check=data_checks.leakage) == []
+    assert verdicts(mlp(5), x, y, validation_split=0.2, check=rules.leakage) == []
 
 
 @pytest.mark.parametrize("copy", [Y, Y * 2.0 - 1, 1 - Y], ids=["same", "scaled", "turned round"])
 def test_labels_among_the_inputs(copy):
     x = np.concatenate([X, copy[:, None]], axis=1)
-    seen = found(mlp(7), x, Y, check=data_checks.leakage)
+    seen = found(mlp(7), x, Y, check=rules.leakage)
     assert [(f.where, f.severity) for f in seen] == [("x, column 6", "warning")]
 
 
 def test_a_target_among_the_inputs():
     x = np.concatenate([X, X[:, :1] * 3], axis=1)
-    assert verdicts(regressor(7), x, x[:, 6], check=data_checks.leakage) == [("leakage", "warning")]
+    assert verdicts(regressor(7), x, x[:, 6], check=rules.leakage) == [("leakage", "warning")]
     in_thousands = x[:, 6] * 1_000 - 5
-    assert verdicts(regressor(7), x, in_thousands, check=data_checks.leakage) == [("leakage", "warning")]
+    assert verdicts(regressor(7), x, in_thousands, check=rules.leakage) == [("leakage", "warning")]
 
 
 def test_a_smooth_series_is_no_copy_of_its_next_value():
     walk = RNG.normal(size=2_000).cumsum().astype("float32")
     x = np.lib.stride_tricks.sliding_window_view(walk, 6)[:-1]
     assert np.corrcoef(x[:, 5], walk[6:])[0, 1] > 0.99
-    assert verdicts(regressor(6), np.array(x), walk[6:], check=data_checks.leakage) == []
+    assert verdicts(regressor(6), np.array(x), walk[6:], check=rules.leakage) == []
 
 
 def test_pixels_that_were_scaled_before_the_model():
@@ -373,7 +373,7 @@ def test_pixels_that_were_scaled_before_the_model():
         model = keras.Sequential([keras.Input(IMAGES.shape[1:]), layer, keras.layers.Flatten()])
         model.add(keras.layers.Dense(2, "softmax"))
         model.compile("adam", SPARSE)
-        seen = found(model, x, IMAGE_LABELS, check=data_checks.input_scale)
+        seen = found(model, x, IMAGE_LABELS, check=rules.input_scale)
         assert [(f.check, f.severity) for f in seen if f.where == layer.name] == expected
 
 
@@ -381,7 +381,7 @@ def test_pixels_that_were_scaled_before_the_model():
 def test_weights_of_samples(weight, expected):
     weights = np.full(len(Y), weight, "float32")
     batches = tf.data.Dataset.from_tensor_slices((X, Y, weights)).batch(32)
-    assert bool(verdicts(mlp(), batches, None, check=data_checks.sample_weight)) is expected
+    assert bool(verdicts(mlp(), batches, None, check=rules.sample_weight)) is expected
 
 
 # ---- order
@@ -392,7 +392,7 @@ THREE = {"outputs": 3, "end": "softmax", "loss": SPARSE}
 
 
 def test_sorted_rows_matter_without_shuffling_only():
-    check = data_checks.ordered_data
+    check = rules.ordered_data
     sorted_rows = tf.data.Dataset.from_tensor_slices((X[np.argsort(Y3, kind="stable")], np.sort(Y3)))
     for buffer, expected in (
         (1, [("ordered-data", "error")]),
@@ -410,28 +410,28 @@ def test_sorted_rows_matter_without_shuffling_only():
 
 def test_a_split_of_sorted_rows_holds_other_classes():
     x, y = X[np.argsort(Y3, kind="stable")], np.sort(Y3)
-    seen = found(mlp(**THREE), x, y, validation_split=0.4, check=data_checks.ordered_data)
+    seen = found(mlp(**THREE), x, y, validation_split=0.4, check=rules.ordered_data)
     assert [f.severity for f in seen] == ["error"]
     assert "1 class (2) in the validation split, never in training" in seen[0].evidence
-    assert verdicts(mlp(**THREE), x, y, validation_split=0.1, check=data_checks.ordered_data) == [
+    assert verdicts(mlp(**THREE), x, y, validation_split=0.1, check=rules.ordered_data) == [
         ("ordered-data", "warning")
     ]
-    assert verdicts(mlp(**THREE), X, Y3, validation_split=0.2, check=data_checks.ordered_data) == []
+    assert verdicts(mlp(**THREE), X, Y3, validation_split=0.2, check=rules.ordered_data) == []
 
 
 def test_a_trend_in_time_is_a_warning_at_most():
     y = np.linspace(-2, 2, 1_000) + RNG.normal(scale=0.05, size=1_000)
-    seen = verdicts(regressor(), X, y, shuffle=False, validation_split=0.2, check=data_checks.ordered_data)
+    seen = verdicts(regressor(), X, y, shuffle=False, validation_split=0.2, check=rules.ordered_data)
     assert {severity for _, severity in seen} == {"warning"}
     walk = np.sin(np.arange(1_000) / 30)
-    assert verdicts(regressor(), X, walk, shuffle=False, check=data_checks.ordered_data) == []
+    assert verdicts(regressor(), X, walk, shuffle=False, check=rules.ordered_data) == []
 
 
 # ---- classes
 
 
 def test_classes_that_are_alone_missing_or_rare():
-    check = data_checks.class_imbalance
+    check = rules.class_imbalance
     assert verdicts(mlp(), X, Y, check=check) == []
     assert verdicts(mlp(), X, np.zeros(1_000, int), check=check) == [("class-imbalance", "error")]
     assert verdicts(mlp(), X, X[:, 0] > 2.05, check=check) == [("class-imbalance", "warning")]
@@ -445,7 +445,7 @@ def test_classes_that_are_alone_missing_or_rare():
 
 def test_a_label_that_is_never_set():
     y = np.stack([X[:, 0] > 0, X[:, 1] > 0, X[:, 2] > 99], axis=1).astype("float32")
-    seen = found(mlp(outputs=3), X, y, check=data_checks.class_imbalance)
+    seen = found(mlp(outputs=3), X, y, check=rules.class_imbalance)
     assert [f.severity for f in seen] == ["warning"]
     assert seen[0].where.endswith("label 2")
 
@@ -454,7 +454,7 @@ def test_a_loss_of_ones_own_may_take_labels_that_say_nothing():
     def own(_, outputs):
         return keras.ops.mean(outputs**2)
 
-    assert verdicts(mlp(loss=own), X, np.zeros(1_000), check=data_checks.class_imbalance) == []
+    assert verdicts(mlp(loss=own), X, np.zeros(1_000), check=rules.class_imbalance) == []
 
 
 # ---- noise
@@ -505,7 +505,7 @@ def test_several_inputs_are_named():
         {"left": left, "right": right}, layers.Dense(1, "sigmoid")(layers.concatenate(hidden))
     )
     model.compile("adam", "binary_crossentropy")
-    seen = found(model, {"left": X, "right": X * 500}, Y, check=data_checks.input_scale)
+    seen = found(model, {"left": X, "right": X * 500}, Y, check=rules.input_scale)
     assert [(f.where, f.severity) for f in seen] == [("right into read_right", "error")]
 
 
