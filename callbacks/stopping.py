@@ -78,6 +78,7 @@ class _BestWeights(keras.callbacks.EarlyStopping):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets an earlier `fit` and listens for Ctrl-C."""
         super().on_train_begin(logs)
+        self.best = None  # Which Keras 3.11 and 3.12 keep from the fit before.
         self._warned = False
         self._end_listening()  # A fit that crashed could not.
         # Others cannot be put back, or leave no model behind, or have Ctrl-C ignored.
