@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 
-from keras_practice import training
 from keras_practice.core.command import device_option
 
 
@@ -20,7 +19,7 @@ def train(device: str) -> None:
     """What each process does; alone, it is an ordinary training."""
     import keras
 
-    from keras_practice import callbacks, data, recipes
+    from keras_practice import callbacks, data, recipes, training
     from keras_practice.training.devices import select_device
 
     select_device(device)

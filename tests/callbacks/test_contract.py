@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from shared import dataset, reused
 
-from keras_practice import callbacks, data, recipes
+from keras_practice import callbacks, recipes
 from keras_practice.callbacks import (
     LiveReport,
     StopOnExplosion,
@@ -25,7 +26,7 @@ from keras_practice.callbacks import (
     standard,
 )
 
-IRIS = data.load("iris")
+IRIS = dataset("iris")
 
 # Name: how to make one, given an empty folder. None of them ends so short a training.
 CALLBACKS = {
@@ -47,9 +48,12 @@ RESTORES = {"TimeBudget", "best_weights", "standard"}
 every_callback = pytest.mark.parametrize("name", CALLBACKS)
 
 
-def model(**options):
-    keras.utils.set_random_seed(0)
+def build(**options):
     return recipes.compile_for(recipes.mlp(IRIS.input_shape, IRIS.task, units=(4,)), IRIS.task, **options)
+
+
+# A model that no callback ever stood in, and one for those that do.
+unwatched, model = reused(build), reused(build)
 
 
 def fit(net, watching, epochs=3, **options):
@@ -59,8 +63,13 @@ def fit(net, watching, epochs=3, **options):
     )
 
 
-def same(one, other):
-    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+def learned(net, watching, **options):
+    """The history of a fit, and the weights that it ends with."""
+    return fit(net, watching, **options), net.get_weights()
+
+
+def same(some, others):
+    return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def test_every_public_callback_is_here():
@@ -75,14 +84,13 @@ def test_every_public_callback_is_here():
 
 
 def learns_the_same(name, folder, **options):
-    plain, watched = model(**options), model(**options)
-    fit(plain, [])
-    history = fit(watched, CALLBACKS[name](folder))
+    _, expected = learned(unwatched(**options), [])
+    history, weights = learned(model(**options), CALLBACKS[name](folder))
     assert len(history.epoch) == 3
     if name not in RESTORES:
-        assert same(watched, plain)
+        assert same(weights, expected)
     assert np.all(np.isfinite(history.history["loss"]))
-    return watched, plain
+    return weights, expected
 
 
 @every_callback
@@ -94,17 +102,15 @@ def test_watching_does_not_change_what_is_learned(name, steps_per_execution, tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_nor_do_all_together_under_xla_and_eagerly(options, tmp_path):
-    watched, plain = learns_the_same("standard", tmp_path, **options)
-    assert same(watched, plain)  # The last epoch of three is the best.
+    assert same(*learns_the_same("standard", tmp_path, **options))  # The last epoch of three is the best.
 
 
 @every_callback
 def test_two_fits_are_like_one_callback_each(name, tmp_path):
     watching = CALLBACKS[name](tmp_path / "a")
     for turn in ("first", "second"):
-        fresh = CALLBACKS[name](tmp_path / turn)
-        ours, theirs = model(), model()
-        again, expected = fit(ours, watching), fit(theirs, fresh)
+        again, ours = learned(model(), watching)
+        expected, theirs = learned(model(), CALLBACKS[name](tmp_path / turn))
         assert same(ours, theirs)
         assert again.history.keys() == expected.history.keys()
         assert again.history["loss"] == expected.history["loss"]
@@ -112,14 +118,14 @@ def test_two_fits_are_like_one_callback_each(name, tmp_path):
 
 @every_callback
 def test_one_model_can_go_on_in_a_second_fit(name, tmp_path):
-    plain, watched = model(), model()
+    plain, watched = unwatched(), model()
     watching = CALLBACKS[name](tmp_path)
     fit(plain, [], epochs=2)
     fit(plain, [], epochs=2)
     fit(watched, watching, epochs=2)
     fit(watched, watching, epochs=2)
     if name not in RESTORES:
-        assert same(watched, plain)
+        assert same(watched.get_weights(), plain.get_weights())
     assert not {"train_step", "test_step"} & vars(watched).keys()
     assert "apply" not in vars(watched.optimizer)
 
@@ -138,11 +144,9 @@ def test_the_standard_set_works_in_any_order(turn, tmp_path):
     watching = standard(IRIS.val, tmp_path)
     order = np.random.default_rng(turn).permutation(len(watching))
     recorder = Recorder()
-    net = model()
-    fit(net, [recorder, *(watching[i] for i in order)])
-    expected = model()
-    fit(expected, standard(IRIS.val, tmp_path / "in order"))
-    assert same(net, expected)
+    _, weights = learned(model(), [recorder, *(watching[i] for i in order)])
+    _, expected = learned(model(), standard(IRIS.val, tmp_path / "in order"))
+    assert same(weights, expected)
     assert all({"val_loss", "val_f1", "val_auc"} <= logs.keys() for logs in recorder.logs)
 
 
@@ -172,7 +176,8 @@ def five_batches():
 @pytest.mark.parametrize("steps_per_execution", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("steps_per_epoch", [None, 9])
 def test_a_data_set_that_ends_early(name, steps_per_execution, steps_per_epoch, tmp_path):
-    nets = model(steps_per_execution=steps_per_execution), model(steps_per_execution=steps_per_execution)
+    options = {"steps_per_execution": steps_per_execution}
+    nets = unwatched(**options), model(**options)
     for net, watching in zip(nets, ([], CALLBACKS[name](tmp_path)), strict=True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*ran out of data.*")
@@ -186,7 +191,7 @@ def test_a_data_set_that_ends_early(name, steps_per_execution, steps_per_epoch, 
                 callbacks=watching,
             )
     if name not in RESTORES:
-        assert same(*nets)
+        assert same(*(net.get_weights() for net in nets))
 
 
 @every_callback
@@ -209,10 +214,9 @@ def test_a_fit_that_broke_leaves_the_callback_usable(name, tmp_path):
     watching = CALLBACKS[name](tmp_path)
     with pytest.raises(RuntimeError, match="broken"):
         fit(model(), [*watching, Broken()])
-    net, expected = model(), model()
-    fit(net, watching)
-    fit(expected, CALLBACKS[name](tmp_path / "other"))
-    assert same(net, expected)
+    _, weights = learned(model(), watching)
+    _, expected = learned(model(), CALLBACKS[name](tmp_path / "other"))
+    assert same(weights, expected)
 
 
 @every_callback

@@ -139,12 +139,13 @@ def test_it_loads_alone_and_says_the_same(recipe, shape, task, arguments, tmp_pa
     outputs = np.asarray(model(x))
     assert np.all(np.isfinite(outputs))
     np.testing.assert_allclose(np.asarray(loaded(x)), outputs, rtol=1e-5, atol=1e-6)
-    loaded.fit(x, y, batch_size=4, verbose=0)
+    loaded.run_eagerly = True  # A step without a trace: graphs of the same layers are tried above.
+    loaded.fit(x[:4], y[:4], batch_size=4, verbose=0)
 
 
 @every_case
 def test_it_trains_under_mixed_precision(recipe, shape, task, arguments, mixed_precision):
-    model = build(recipe, shape, task, arguments)
+    model = build(recipe, shape, task, arguments, run_eagerly=True)
     x, y = samples(shape, task)
     history = model.fit(x, y, batch_size=4, verbose=0)
     assert np.isfinite(history.history["loss"][0])

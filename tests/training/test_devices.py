@@ -1,7 +1,6 @@
 """What is chosen from made-up facts about GPUs, and that it takes effect; on machines without any."""
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_practice import recipes, training
+from keras_practice import cli, recipes, training
 from keras_practice.data import Task
 from keras_practice.training.devices import GPU, Device, Facts, decide, gather, parse_and_place, select_device
 
@@ -62,7 +61,7 @@ def test_the_precision_is_that_of_the_hardware(gpu, policy, why):
         (Facts(), "CPU: TensorFlow sees no GPU; nothing to set, float32 and no XLA."),
         (
             Facts(driver=True),
-            "CPU: TensorFlow sees no GPU though there is an NVIDIA driver, and python -m "
+            "CPU: TensorFlow sees no GPU though there is an NVIDIA driver, and "
             "keras-practice doctor says why; nothing to set, float32 and no XLA.",
         ),
         (
@@ -142,7 +141,7 @@ def test_each_choice_can_be_switched(facts, options, expected):
             Facts(),
             {"kind": "gpu"},
             ValueError,
-            "A GPU must be there that TensorFlow sees. Got none; see python",
+            "A GPU must be there that TensorFlow sees. Got none; see keras-practice doctor",
         ),
         (Facts(hidden=1), {"kind": "gpu"}, ValueError, "Got 1 that are hidden from it."),
         (Facts(), {"kind": "tpu"}, ValueError, "kind must be one of 'auto', 'gpu', 'cpu'. Got 'tpu'."),
@@ -198,22 +197,17 @@ def test_a_gpu_that_is_not_there_is_refused(capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["tuning", "checks", "recipes"])
+@pytest.mark.parametrize("command", ["tune", "check", "doctor"])
 def test_every_command_takes_it_and_refuses_in_one_sentence(command, capsys, tmp_path):
-    main = importlib.import_module(f"keras_practice.{command}.__main__").main
-    arguments = {
-        "tuning": ["--out", str(tmp_path / "run")],
-        "checks": ["absent.keras", "absent.npz"],
-        "recipes": ["--devices"],
-    }[command]
+    arguments = {"tune": ["--out", str(tmp_path / "run")], "check": ["absent.keras", "absent.npz"]}
     with pytest.raises(SystemExit, match="2"):
-        main([*arguments, "--device", "gpu"])
+        cli.main([command, *arguments.get(command, []), "--device", "gpu"])
     error = capsys.readouterr().err
     assert error.startswith("error: A GPU must be there")
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
     with pytest.raises(SystemExit, match="2"):
-        main([*arguments, "--device", "tpu"])
+        cli.main([command, *arguments.get(command, []), "--device", "tpu"])
     assert "argument --device: invalid choice: 'tpu'" in capsys.readouterr().err
 
 
