@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from keras_practice.checks.after_training.diagnosis import diagnose
     from keras_practice.checks.after_training.learning_curve import LearningCurve, learning_curve
     from keras_practice.checks.after_training.mistakes import Mistakes, worst_mistakes
-    from keras_practice.checks.after_training.simplify import SimplificationResult, Stage, simplify
+    from keras_practice.checks.after_training.simplify import simplify
+    from keras_practice.checks.after_training.stages import SimplificationResult, Stage
     from keras_practice.checks.basic import initial_loss, overfit_tiny
     from keras_practice.checks.findings import CheckFailedError, Finding, Report
     from keras_practice.checks.preflight import preflight
@@ -40,8 +41,8 @@ __getattr__ = attributes(
         "LearningCurve": "after_training.learning_curve",
         "Mistakes": "after_training.mistakes",
         "Report": "findings",
-        "SimplificationResult": "after_training.simplify",
-        "Stage": "after_training.simplify",
+        "SimplificationResult": "after_training.stages",
+        "Stage": "after_training.stages",
         "diagnose": "after_training.diagnosis",
         "initial_loss": "basic",
         "learning_curve": "after_training.learning_curve",

@@ -18,31 +18,25 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keras_practice.checks.after_training.mistakes import (
-    judge_outputs,
-    outputs_of,
-    samples_and_task,
-    task_for,
+from keras_practice.checks.after_training.judging import outputs_of, samples_and_task, task_for
+from keras_practice.checks.after_training.power_law import law_at, power_law
+from keras_practice.checks.after_training.subset_training import (
+    SubsetResult,
+    SubsetTraining,
+    built,
+    check_sizes,
+    default_sizes,
+    stratified_order,
+    updates,
 )
-from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 from keras_practice.rendering.figures import Line, Panel, figure
 from keras_practice.rendering.tables import aligned
 
-_SIZES = 6
-_PER_CLASS = 2  # Fewer samples a class than this, and some class may not be there at all.
-_SMALLEST = 10
-_MIN_UPDATES = 1_000  # Adam at its usual rate, 1e-3, moves a weight by up to 1 in so many.
-_LOOKS = 20  # Times that a training is looked at, to keep its best weights.
-_PATIENCE = 6  # Looks without a better validation loss after which a training ends.
-# Exponents of learning curves in practice lie between these (Hestness et al. 2017: 0.07 to 0.35 and up
-# to 0.5; sample theory: 0.5 to 1).
-_EXPONENTS = np.linspace(0.05, 1.2, 24)
 # All sizes are judged on the same samples, most of whose luck is the same for all of them: a half of it,
 # three quarters of the variance, moves the curve as a whole, and a half bends it.
 _OWN, _COMMON = 0.5, 0.87
-_FAR = 1.5  # Deviations from which an error counts as an outlier.
 _DRAWS = 200
 _INTERVAL = (5.0, 95.0)
 _POOR = 0.5  # Half of chance's errors still made on the training data.
@@ -119,10 +113,10 @@ class LearningCurve:
             raise ValueError(f"n must be a positive number. Got {n}.")
         if not self.extrapolates:
             return (math.nan, math.nan, math.nan)
-        middle = _law(self._fit, n)
+        middle = law_at(self._fit, n)
         luck = np.random.default_rng(self.seed).normal(size=_DRAWS)
         common = np.clip(1 + _COMMON * self.doubts[-1] / max(self._now, 1e-12) * luck, 0, None)
-        low, high = np.percentile(common * [_law(law, n) for law in self._draws], _INTERVAL)
+        low, high = np.percentile(common * [law_at(law, n) for law in self._draws], _INTERVAL)
         return (min(float(low), middle), middle, max(float(high), middle))
 
     @property
@@ -150,7 +144,7 @@ class LearningCurve:
         low, middle, high = self.extrapolate(n)
         here = f"with twice the data {val:.3g} should become {middle:.3g} ({low:.3g} to {high:.3g})"
         # Each draw beside itself: what moves the whole curve does not matter here.
-        ratios = [_law(law, n) / max(_law(law, n / 2), 1e-12) for law in self._draws]
+        ratios = [law_at(law, n) / max(law_at(law, n / 2), 1e-12) for law in self._draws]
         least, most = np.percentile(ratios, _INTERVAL)
         if most < 1 - _WORTH / 2:
             return f"More data will help: {here}.{end}"
@@ -228,19 +222,19 @@ class LearningCurve:
     @property
     def _now(self) -> float:
         """The validation error on all data, by the fit."""
-        return _law(self._fit, self.sizes[-1])
+        return law_at(self._fit, self.sizes[-1])
 
     @cached_property
     def _fit(self) -> tuple[float, float, float]:
         floor = max(0.0, min(float(self.train_errors[-1].mean()), float(self.val_errors[-1].mean())))
-        return _power_law(self.sizes, self.val_errors.mean(axis=1), self._deviations, floor)
+        return power_law(self.sizes, self.val_errors.mean(axis=1), self._deviations, floor)
 
     @cached_property
     def _draws(self) -> list[tuple[float, float, float]]:
         """Laws that would be as good a fit."""
         rng = np.random.default_rng(self.seed)
         means = self.val_errors.mean(axis=1)
-        residual = means - np.array([_law(self._fit, n) for n in self.sizes])
+        residual = means - np.array([law_at(self._fit, n) for n in self.sizes])
         # Where the law does not fit, it is less sure than the scatter says.
         misfit = max(1.0, float(np.sqrt(np.mean((residual / self._deviations) ** 2))))
         draws = []
@@ -251,7 +245,7 @@ class LearningCurve:
             drawn = np.clip(means + misfit * self._deviations * rng.normal(size=len(means)), 0, None)
             floor = max(0.0, float(rng.choice(self.train_errors[-1])))
             floor = min(floor, float(drawn[chosen].min()))
-            draws.append(_power_law(self.sizes[chosen], drawn[chosen], self._deviations[chosen], floor))
+            draws.append(power_law(self.sizes[chosen], drawn[chosen], self._deviations[chosen], floor))
         return draws
 
 
@@ -317,19 +311,19 @@ def learning_curve(
     ):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be a positive integer. Got {value!r}.")
-    rows, task = samples_and_task(train, task)
+    samples, task = samples_and_task(train, task)
     held, _ = samples_and_task(val, task)
-    chosen: list[int] | None = None if sizes is None else _check_sizes(sizes, len(rows))
-    updates = _updates(epochs, math.ceil(len(rows) / batch_size))
-    results: list[list[_Result]] = []
+    chosen: list[int] | None = None if sizes is None else check_sizes(sizes, len(samples))
+    most = updates(epochs, math.ceil(len(samples) / batch_size))
+    results: list[list[SubsetResult]] = []
     with _bar(verbose) as advance:
         for repeat in range(repeats):
             keras.utils.set_random_seed(seed + repeat)
-            model = _built(build, rows)
-            task = task_for(model, outputs_of(model, rows.take(slice(0, 2)).x), rows.y, task)
-            task.check(rows.y)
-            chosen = chosen or _default_sizes(len(rows), task)
-            order = _stratified_order(rows.y, task, seed + repeat)
+            model = built(build, samples)
+            task = task_for(model, outputs_of(model, samples.take(slice(0, 2)).x), samples.y, task)
+            task.check(samples.y)
+            chosen = chosen or default_sizes(len(samples), task)
+            order = stratified_order(samples.y, task, seed + repeat)
             infer = tf.function(model, reduce_retracing=True)
             variables = [*model.variables, *model.optimizer.variables]
             start = [np.array(variable.numpy()) for variable in variables]
@@ -337,8 +331,8 @@ def learning_curve(
             for number, size in enumerate(chosen):
                 for variable, initial in zip(variables, start, strict=True):
                     variable.assign(initial)
-                part = rows.take(order[:size])
-                training = _Training(part, held, task, updates, min(batch_size, size), seed + repeat, infer)
+                part = samples.take(order[:size])
+                training = SubsetTraining(part, held, task, most, min(batch_size, size), seed + repeat, infer)
                 results[-1].append(training.run(model))
                 advance((repeat * len(chosen) + number + 1) / (repeats * len(chosen)), size)
     last = [repeat[-1] for repeat in results]
@@ -352,179 +346,6 @@ def learning_curve(
         sum(result.unfinished for result in last) > repeats / 2,
         seed,
     )
-
-
-@dataclass(frozen=True)
-class _Result:
-    train_error: float
-    val_error: float
-    doubt: float
-    chance: float
-    classifies: bool
-    unfinished: bool
-
-
-@dataclass(frozen=True)
-class _Training:
-    """One training on a part of the data."""
-
-    part: Samples
-    held: Samples
-    task: Task
-    updates: int
-    batch_size: int
-    seed: int
-    infer: Any
-
-    def run(self, model: keras.Model) -> _Result:
-        keeper = _Keeper(self.held, self.task, self.infer)
-        together = max(1, int(getattr(model, "steps_per_execution", 1) or 1))
-        # fit takes whole executions, so a part of one would become one.
-        steps = together * max(1, round(self.updates / _LOOKS / together))
-        model.stop_training = False
-        model.fit(
-            self._batches(),
-            epochs=max(1, round(self.updates / steps)),
-            steps_per_epoch=steps,
-            callbacks=[keeper],
-            shuffle=False,  # The batches are shuffled already.
-            verbose=0,
-        )
-        keeper.restore()
-        train = judge_outputs(model, outputs_of(self.infer, self.part.x), self.part, self.task)
-        val = judge_outputs(model, outputs_of(self.infer, self.held.x), self.held, self.task)
-        return _Result(
-            train.error, val.error, val.doubt, val.chance, self.task.is_classification, keeper.still_improving
-        )
-
-    def _batches(self) -> tf.data.Dataset:
-        """Batches without end, so that every size has batches of one shape and no small last one."""
-        samples: tuple[Any, ...] = (self.part.x, self.part.y)
-        if self.part.weight is not None:
-            samples = (*samples, self.part.weight)
-        count = len(self.part)
-        return (
-            tf.data.Dataset.range(count)
-            .shuffle(count, seed=self.seed, reshuffle_each_iteration=True)
-            .repeat()
-            .batch(self.batch_size)
-            .map(lambda i: keras.tree.map_structure(lambda a: tf.gather(a, i), samples), num_parallel_calls=1)
-            .prefetch(2)
-        )
-
-
-class _Keeper(keras.callbacks.Callback):
-    """Keeps the weights with the lowest validation loss, and ends a training that finds no better ones."""
-
-    def __init__(self, held: Samples, task: Task, infer: Any) -> None:
-        super().__init__()
-        self._held, self._task, self._infer = held, task, infer
-        self._best, self._since, self._improved = math.inf, 0, 0
-        self._weights: list[Array] | None = None
-
-    @property
-    def still_improving(self) -> bool:
-        """Whether the last looks were clearly better than those before."""
-        return self._since == 0 and self._improved >= 3
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        judged = judge_outputs(self.model, outputs_of(self._infer, self._held.x), self._held, self._task)
-        loss = float(judged.losses.mean())
-        if loss < self._best:
-            # A hundredth is less than the last looks should still bring to call them progress.
-            self._improved = self._improved + 1 if loss < 0.99 * self._best else 0
-            self._best, self._since = loss, 0
-            self._weights = [np.array(variable.numpy()) for variable in self.model.variables]
-            return
-        self._since, self._improved = self._since + 1, 0
-        if self._since >= _PATIENCE or not math.isfinite(loss):
-            self.model.stop_training = True
-
-    def restore(self) -> None:
-        """Sets the best weights."""
-        if self._weights is not None:
-            for variable, value in zip(self.model.variables, self._weights, strict=True):
-                variable.assign(value)
-
-
-def _built(build: Callable[[], keras.Model], rows: Samples) -> keras.Model:
-    model = build()
-    if not getattr(model, "compiled", False):
-        raise ValueError("build must return a compiled model. Got one that is not compiled.")
-    if not model.built:
-        model(rows.take(slice(0, 1)).x, training=False)
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def _updates(epochs: int | None, steps: int) -> int:
-    return max(20 * steps, _MIN_UPDATES) if epochs is None else epochs * steps
-
-
-def _check_sizes(sizes: Sequence[int], most: int) -> list[int]:
-    chosen = sorted({int(size) for size in sizes})
-    if not chosen or chosen[0] < 1 or chosen[-1] > most:
-        raise ValueError(f"sizes must be between 1 and the {most} training samples. Got {list(sizes)}.")
-    return chosen
-
-
-def _default_sizes(most: int, task: Task) -> list[int]:
-    classes = task.num_classes if task.kind in ("binary", "multiclass") else 1
-    least = min(most, max(_SMALLEST, _PER_CLASS * classes))
-    return sorted({size for i in range(_SIZES) if (size := round(most / 2**i)) >= least})
-
-
-def _stratified_order(y: Any, task: Task, seed: int) -> Array:
-    """An order in which every beginning has the classes' shares of the whole."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    if task.kind not in ("binary", "multiclass"):
-        return order
-    classes = task.class_indices(np.asarray(y).reshape(len(y), -1) if task.one_hot else y)
-    if len(classes) != len(order):  # Several decisions a sample.
-        return order
-    place = np.empty(len(order))
-    for c in np.unique(classes):
-        members = np.flatnonzero(classes[order] == c)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.asarray(order[np.argsort(place, kind="stable")])
-
-
-def _power_law(sizes: Array, errors: Array, deviations: Array, floor: float) -> tuple[float, float, float]:
-    """`(a, b, c)` of `a + b n^-c` with `a >= floor` and `b >= 0`, with little weight on outliers."""
-    powers = (sizes / sizes[0]) ** -_EXPONENTS[:, None]  # (exponents, sizes)
-    above = errors - floor
-    weights = np.broadcast_to(deviations**-2.0, powers.shape)
-    for _ in range(4):
-        a, b = _two_non_negative(powers, above, weights)
-        off = np.abs(a + b * powers - above) / deviations
-        # Huber's weights: errors that lie far off count by their distance, not its square.
-        weights = np.minimum(1, _FAR / np.maximum(off, 1e-12)) / deviations**2
-    costs = np.sum(np.where(off <= _FAR, off**2 / 2, _FAR * off - _FAR**2 / 2), axis=1)
-    best = int(costs.argmin())
-    c = float(_EXPONENTS[best])
-    return floor + float(a[best, 0]), float(b[best, 0]) * float(sizes[0]) ** c, c
-
-
-def _two_non_negative(powers: Array, errors: Array, weights: Array) -> tuple[Array, Array]:
-    """Weighted least squares of `a + b * powers` in each row, with neither below 0."""
-
-    def total(values: Array) -> Array:
-        return np.asarray(np.sum(weights * values, axis=1, keepdims=True))
-
-    ones = np.ones_like(powers)
-    n, x, xx, y, xy = (total(v) for v in (ones, powers, powers**2, errors * ones, errors * powers))
-    determinant = np.maximum(n * xx - x * x, 1e-300)
-    a, b = (xx * y - x * xy) / determinant, (n * xy - x * y) / determinant
-    # With one of them at its bound, the other has the best value by itself.
-    alone = np.maximum(xy / xx, 0)
-    b = np.where(a < 0, alone, b)
-    a = np.where(b < 0, np.maximum(y / n, 0), np.maximum(a, 0))
-    return a, np.maximum(b, 0)
-
-
-def _law(law: tuple[float, float, float], n: float) -> float:
-    a, b, c = law
-    return float(a + b * n**-c)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from keras_practice import data, recipes
-from keras_practice.checks.after_training.mistakes import judge, worst_mistakes
+from keras_practice.checks.after_training.judging import judge
+from keras_practice.checks.after_training.mistakes import worst_mistakes
 from keras_practice.data import Task
 
 RNG = np.random.default_rng(0)

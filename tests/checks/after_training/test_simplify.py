@@ -43,14 +43,14 @@ def state(net):
 def test_a_sound_model_climbs_to_the_end_and_is_left_as_it_was():
     net = model()
     before = state(net)
-    ladder = simplify(net, (X, Y), **PATIENT)
+    result = simplify(net, (X, Y), **PATIENT)
     after = state(net)
     assert all(np.array_equal(a, b) for a, b in zip(before[0], after[0], strict=True))
     assert before[1] == after[1]
-    assert ladder.fault == "none", str(ladder)
-    assert ladder.ends_at is None
-    assert ladder.begins_at is ladder.rungs[0]
-    assert [r.key for r in ladder.rungs] == [
+    assert result.fault == "none", str(result)
+    assert result.ends_at is None
+    assert result.begins_at is result.stages[0]
+    assert [s.key for s in result.stages] == [
         "two",
         "few",
         "all",
@@ -59,17 +59,19 @@ def test_a_sound_model_climbs_to_the_end_and_is_left_as_it_was():
         "own_few",
         "own_all",
     ]
-    last = ladder.rungs[-1]
+    last = result.stages[-1]
     assert last.reached > last.chance + 0.3
-    assert "Your model learns" in str(ladder)
+    assert "Your model learns" in str(result)
+    with pytest.warns(DeprecationWarning, match="rungs is now stages"):
+        assert result.rungs is result.stages
 
 
 @pytest.mark.parametrize("rate", [1e-9, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_an_optimizer_that_does_not_get_there_is_named(rate):
-    ladder = simplify(model(keras.optimizers.SGD(rate)), (X, Y), **PATIENT)
-    assert ladder.fault == "optimizer", str(ladder)
-    assert ladder.ends_at.key == "own_few"
-    assert "not with SGD" in ladder.conclusion
+    result = simplify(model(keras.optimizers.SGD(rate)), (X, Y), **PATIENT)
+    assert result.fault == "optimizer", str(result)
+    assert result.ends_at.key == "own_few"
+    assert "not with SGD" in result.conclusion
 
 
 @pytest.mark.slow
@@ -78,24 +80,24 @@ def test_a_model_that_cannot_tell_classes_is_named():
         [keras.Input((6,)), keras.layers.Rescaling(0.0), keras.layers.Dense(4, "softmax")]
     )
     blind.compile("adam", "sparse_categorical_crossentropy")
-    ladder = simplify(blind, (X, Y), **PATIENT)
-    assert ladder.fault == "model", str(ladder)
-    assert ladder.ends_at.net == "your model"
-    assert ladder.ends_at.starts > 1  # Not blamed for one bad start.
+    result = simplify(blind, (X, Y), **PATIENT)
+    assert result.fault == "model", str(result)
+    assert result.ends_at.net == "your model"
+    assert result.ends_at.starts > 1  # Not blamed for one bad start.
 
 
 def test_weights_that_are_stuck_are_tried_anew():
-    ladder = simplify(model(weights=0.0), (X, Y), **PATIENT)
-    tried = {rung.key: rung for rung in ladder.rungs}
-    assert tried["model_few"].learned, str(ladder)
+    result = simplify(model(weights=0.0), (X, Y), **PATIENT)
+    tried = {stage.key: stage for stage in result.stages}
+    assert tried["model_few"].learned, str(result)
     assert tried["model_few"].starts > 1
 
 
 def test_labels_at_random_are_learned_by_heart_and_not_beyond():
-    ladder = simplify(model(), (X, RNG.permutation(Y)), **PATIENT)
-    assert ladder.fault == "labels", str(ladder)
-    assert ladder.ends_at.key == "all"
-    assert "no better than chance" in ladder.conclusion
+    result = simplify(model(), (X, RNG.permutation(Y)), **PATIENT)
+    assert result.fault == "labels", str(result)
+    assert result.ends_at.key == "all"
+    assert "no better than chance" in result.conclusion
 
 
 @pytest.mark.parametrize(
@@ -105,38 +107,38 @@ def test_labels_at_random_are_learned_by_heart_and_not_beyond():
         (np.ones_like(X), "only 1 of 192 inputs"),
     ],
 )
-def test_inputs_that_cannot_be_learned_from_stop_at_the_first_rung(x, words):
-    ladder = simplify(model(), (x.astype("float32"), Y), **PATIENT)
-    assert ladder.fault == "data", str(ladder)
-    assert len(ladder.rungs) == 1
-    assert ladder.ends_at is ladder.rungs[0]
-    assert ladder.begins_at is None
-    assert words in ladder.conclusion
+def test_inputs_that_cannot_be_learned_from_stop_at_the_first_stage(x, words):
+    result = simplify(model(), (x.astype("float32"), Y), **PATIENT)
+    assert result.fault == "data", str(result)
+    assert len(result.stages) == 1
+    assert result.ends_at is result.stages[0]
+    assert result.begins_at is None
+    assert words in result.conclusion
 
 
-def test_numbers_have_a_ladder_too():
+def test_numbers_are_simplified_too():
     targets = (X @ RNG.normal(size=(6, 1))).astype("float32")
     net = recipes.compile_for(
         recipes.mlp((6,), Task.regression(), (32,), dropout=0.0), Task.regression(), learning_rate=1e-2
     )
-    ladder = simplify(net, (X, targets), **PATIENT)
-    assert ladder.fault == "none", str(ladder)
-    assert "r2" in str(ladder)
+    result = simplify(net, (X, targets), **PATIENT)
+    assert result.fault == "none", str(result)
+    assert "r2" in str(result)
 
 
 @pytest.mark.slow
-def test_several_labels_have_a_ladder_too():
+def test_several_labels_are_simplified_too():
     several = Task.multilabel(2)
     net = recipes.compile_for(recipes.mlp((6,), several, (32,), dropout=0.0), several, learning_rate=1e-2)
-    ladder = simplify(net, Split(X, (X[:, :2] > 0).astype("float32"), several), **PATIENT)
-    assert ladder.fault == "none", str(ladder)
+    result = simplify(net, Split(X, (X[:, :2] > 0).astype("float32"), several), **PATIENT)
+    assert result.fault == "none", str(result)
 
 
 def test_time_that_is_over_is_said_and_nothing_is_blamed():
-    ladder = simplify(model(keras.optimizers.SGD(1e-9)), (X, Y), seconds=1e-9)
-    assert ladder.fault == "unknown"
-    assert "out of time" in str(ladder)
-    assert "more seconds" in ladder.conclusion
+    result = simplify(model(keras.optimizers.SGD(1e-9)), (X, Y), seconds=1e-9)
+    assert result.fault == "unknown"
+    assert "out of time" in str(result)
+    assert "more seconds" in result.conclusion
 
 
 @pytest.mark.parametrize(
