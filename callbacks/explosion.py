@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.steps import (
     Step,
     hooked,
@@ -68,10 +69,8 @@ class StopOnExplosion(keras.callbacks.Callback):
         super().__init__()
         if not 1 < factor < math.inf:
             raise ValueError(f"factor must be a number above 1. Got {factor!r}.")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a positive integer. Got {every!r}.")
+        self.every = check_positive_integer("every", every)
         self.factor = factor
-        self.every = every
         self.sink = sink
         self.exploded = False
         self.step: int | None = None

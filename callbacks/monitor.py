@@ -19,6 +19,7 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 from keras_practice.callbacks.filters import filters_picture, first_filters
 from keras_practice.callbacks.probe import BINS, Probe, Sample
 from keras_practice.callbacks.symptoms import HEALTHY_UPDATE, symptoms
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.steps import innermost, layer_names, tap_step, untap_step
 from keras_practice.core.types import Array
 from keras_practice.rendering.figures import Line, Panel, figure
@@ -108,9 +109,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         self, every: int = 50, log_dir: str | Path | None = None, sink: Callable[[str], Any] = print
     ) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a positive integer. Got {every!r}.")
-        self.every = every
+        self.every = check_positive_integer("every", every)
         self.log_dir = log_dir
         self.sink = sink
         self.notes: list[str] = []

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_practice.callbacks.direction import direction
+from keras_practice.core.arguments import check_positive_integer
 
 Mode = Literal["auto", "min", "max"]
 
@@ -53,8 +54,7 @@ def best_weights(
     Source:
         A32; Prechelt 1998, "Early stopping - but when?".
     """
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-        raise ValueError(f"patience must be a positive integer. Got {patience!r}.")
+    patience = check_positive_integer("patience", patience)
     if not 0 <= min_delta < float("inf"):
         raise ValueError(f"min_delta must be zero or a positive number. Got {min_delta}.")
     return _BestWeights(monitor, mode, patience, min_delta)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_practice.callbacks.confusion import confusion_png, report_markdown
 from keras_practice.callbacks.f1 import AVERAGES, Average
 from keras_practice.callbacks.scores import REGRESSION_SCORES, best_threshold, confusion_matrix, scores
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.private_api import move_to_front
 from keras_practice.core.steps import Step, hooked, tap_step, untap_step
 from keras_practice.core.types import Array
@@ -98,13 +99,11 @@ class ValidationScores(keras.callbacks.Callback):
                 raise ValueError(f"threshold='best' is for sigmoids. Got {self.task}.")
         elif not isinstance(threshold, float | int) or not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), or 'best'. Got {threshold!r}.")
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be a positive integer. Got {every!r}.")
+        self.every = check_positive_integer("every", every)
         if not 0 < confidence <= 1:
             raise ValueError(f"confidence must be in (0, 1]. Got {confidence!r}.")
         self.average = average
         self.threshold = threshold
-        self.every = every
         self.confidence = confidence
         self.log_dir = log_dir
         self.history: dict[str, list[float]] = {}

@@ -18,6 +18,7 @@ from keras_practice.checks.inspection.samples import in_turn
 from keras_practice.checks.trials.constant_answer import constant_loss, data_loss
 from keras_practice.checks.trials.first_loss import FirstLoss, judge_first_loss
 from keras_practice.checks.trials.train_loop import TensorSamples, TrainLoop, copied_optimizer
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
@@ -161,9 +162,7 @@ def overfit_tiny(
         A47; Goodfellow, Bengio and Courville 2016, section 11.5.
     """
     _check_compiled(model)
-    for name, value in (("n", n), ("steps", steps)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a positive integer. Got {value!r}.")
+    n, steps = check_positive_integer("n", n), check_positive_integer("steps", steps)
     x, y, task = _check_data(x, y, task)
     rows = _tiny_rows(y, task, n, seed)
     x, y = x[rows], y[rows]

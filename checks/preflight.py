@@ -16,6 +16,7 @@ from keras_practice.checks.inspection.context import context_of
 from keras_practice.checks.inspection.samples import samples_of
 from keras_practice.checks.rules.all import RULES
 from keras_practice.checks.trials.examination import behaviour
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
@@ -77,8 +78,7 @@ def preflight(
         raise ValueError("The model must be compiled, since its loss is checked. Got an uncompiled model.")
     if not 0 <= validation_split < 1:
         raise ValueError(f"validation_split must be in [0, 1). Got {validation_split!r}.")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer. Got {batch_size!r}.")
+    batch_size = check_positive_integer("batch_size", batch_size)
     if not budget_s > 0:
         raise ValueError(f"budget_s must be a positive number of seconds. Got {budget_s!r}.")
     train = samples_of(x, y)

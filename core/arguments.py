@@ -13,10 +13,26 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def check_positive_integer(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` is an integer of at least 1."""
+def check_positive_integer(name: str, value: Any) -> int:
+    """`value` as an `int`.
+
+    Raises:
+        ValueError: Unless it is an integer of at least 1.
+    """
     if not is_integer(value) or value < 1:
         raise ValueError(f"{name} must be a positive integer. Got {value!r}.")
+    return int(value)
+
+
+def check_integer(name: str, value: Any, *, least: int) -> int:
+    """`value` as an `int`.
+
+    Raises:
+        ValueError: Unless it is an integer of at least `least`.
+    """
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}. Got {value!r}.")
+    return int(value)
 
 
 def check_share(name: str, value: Any) -> None:

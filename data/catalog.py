@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import sklearn.datasets
 
+from keras_practice.core.arguments import is_integer
 from keras_practice.core.files import read_npz
 from keras_practice.core.types import Array
 from keras_practice.data.dataset import Dataset, Scale, from_arrays
@@ -76,7 +77,7 @@ def load(
     Source:
         A38, A39.
     """
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32 - 1:
+    if not is_integer(seed) or not 0 <= seed < 2**32 - 1:
         raise ValueError(f"seed must be an integer from 0 to 2**32 - 2. Got {seed!r}.")
     if str(name).endswith(".npz"):
         if path is not None:

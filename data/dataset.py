@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
 from keras_practice.data.task import Task
 
@@ -124,15 +125,14 @@ class Split:
         Source:
             A39.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer. Got {batch_size!r}.")
+        batch_size = check_positive_integer("batch_size", batch_size)
         x, y = self._tensors
         # Gathering a batch by its indices costs a fraction of batching row by row.
         indices = tf.data.Dataset.range(len(self))
         if self.role == "train" if shuffle is None else shuffle:
             indices = indices.shuffle(len(self), seed=seed, reshuffle_each_iteration=True)
         return (
-            indices.batch(int(batch_size))
+            indices.batch(batch_size)
             .map(lambda i: (tf.gather(x, i), tf.gather(y, i)), num_parallel_calls=1)
             .prefetch(tf.data.AUTOTUNE)
         )

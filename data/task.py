@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from keras_practice.core.arguments import is_integer
+
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -44,7 +46,7 @@ class Task:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}. Got {self.kind!r}.")
         least = 2 if self.kind == "multiclass" else 1
-        if isinstance(self.outputs, bool) or not isinstance(self.outputs, (int, np.integer)):
+        if not is_integer(self.outputs):
             raise ValueError(f"outputs must be an integer. Got {self.outputs!r}.")
         if self.outputs < least:
             raise ValueError(f"A {self.kind} task must have at least {least} outputs. Got {self.outputs}.")

@@ -178,7 +178,7 @@ class PredictiveReconstruction(keras.layers.Layer):
     ) -> None:
         check_positive("strength", strength)
         check_positive("prediction", prediction)
-        check_positive_integer("code_steps", code_steps)
+        code_steps = check_positive_integer("code_steps", code_steps)
         check_positive("code_rate", code_rate)
         # The steps on the code are too small for float16; the two halves cast for themselves.
         super().__init__(**{"dtype": "float32", **layer_options})
@@ -353,7 +353,7 @@ def autoencoder(
     shape = check_input_shape(input_shape, ranks=(1, 3), what="(features,) or (height, width, channels)")
     code_activation, usual_strength = _KINDS.get(kind)
     _check_describes_input(task, shape[-1], kind)
-    check_positive_integer("code", code)
+    code = check_positive_integer("code", code)
     if units is None:
         units = (128,) if len(shape) == 1 else (32, 64)
     widths = () if units in ((), []) else check_widths("units", units)

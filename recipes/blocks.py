@@ -48,7 +48,7 @@ def dense_block(
     Source:
         A1, A2, A4, A5, A6; Ioffe and Szegedy 2015, He et al. 2015.
     """
-    check_positive_integer("units", units)
+    units = check_positive_integer("units", units)
     check_share("dropout", dropout)
     activate = resolve_activation(activation)
     x = keras.layers.Dense(
@@ -111,7 +111,7 @@ def residual_dense_block(
         deep residual networks"; Zagoruyko and Komodakis 2016 (the place of
         dropout), Radford et al. 2019, section 2.3 (the weight).
     """
-    check_positive_integer("layers", layers)
+    layers = check_positive_integer("layers", layers)
     check_positive("weight", weight)
     check_share("dropout", dropout)
     activate = resolve_activation(activation)
@@ -168,8 +168,8 @@ def maxout_block(
     Source:
         A14; Goodfellow et al. 2013, "Maxout networks".
     """
-    check_positive_integer("units", units)
-    check_pieces(pieces)
+    units = check_positive_integer("units", units)
+    pieces = check_pieces(pieces)
     check_share("dropout", dropout)
     x = keras.layers.Dense(
         units * pieces,
@@ -182,11 +182,16 @@ def maxout_block(
     return _drop(x, dropout, "maxout", name=f"{name}_dropout")
 
 
-def check_pieces(pieces: int) -> None:
-    """Raises `ValueError` unless `pieces` is an integer of at least 2."""
-    check_positive_integer("pieces", pieces)
+def check_pieces(pieces: int) -> int:
+    """`pieces` as an `int`.
+
+    Raises:
+        ValueError: Unless it is an integer of at least 2.
+    """
+    pieces = check_positive_integer("pieces", pieces)
     if pieces < 2:
         raise ValueError(f"pieces must be at least 2; the largest of one is the layer itself. Got {pieces}.")
+    return pieces
 
 
 def _drop(x: keras.KerasTensor, dropout: float, activation: str, *, name: str) -> keras.KerasTensor:

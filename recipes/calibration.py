@@ -145,7 +145,7 @@ def calibrate(
     """
     check_positive("tolerance", tolerance)
     check_share("tolerance", tolerance)
-    check_positive_integer("max_iterations", max_iterations)
+    max_iterations = check_positive_integer("max_iterations", max_iterations)
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a Keras model. Got {model!r}.")
     if not model.built:

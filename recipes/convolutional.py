@@ -101,13 +101,10 @@ def conv_block(
             "x must have shape (batch, steps, channels) or (batch, height, width, channels). "
             f"Got {tuple(x.shape)}."
         )
-    for argument, value in {
-        "filters": filters,
-        "kernel_size": kernel_size,
-        "strides": strides,
-        "groups": groups,
-    }.items():
-        check_positive_integer(argument, value)
+    filters = check_positive_integer("filters", filters)
+    kernel_size = check_positive_integer("kernel_size", kernel_size)
+    strides = check_positive_integer("strides", strides)
+    groups = check_positive_integer("groups", groups)
     if filters % groups or x.shape[-1] % groups:
         raise ValueError(
             f"groups must divide the {x.shape[-1]} channels and the {filters} filters. Got {groups}."
@@ -201,7 +198,7 @@ def convnet(
     input_shape = check_image_shape(
         input_shape, least=2 ** len(filters), why=f"{len(filters)} poolings of 2 x 2"
     )
-    check_positive_integer("units", units)
+    units = check_positive_integer("units", units)
     check_share("dropout", dropout)
     resolve_activation(activation)
     regularization = Regularization(l1, l2, max_norm, activity_l1)
@@ -292,7 +289,7 @@ def conv1d(
         raise ValueError(
             f"Sequences must have at least {least} steps for {len(filters) - 1} pooling(s) by 3. Got {steps}."
         )
-    check_positive_integer("kernel_size", kernel_size)
+    kernel_size = check_positive_integer("kernel_size", kernel_size)
     check_share("dropout", dropout)
     resolve_activation(activation)
     regularization = Regularization(l1, l2, max_norm, activity_l1)

@@ -176,7 +176,7 @@ def residual_mlp(
     """
     input_shape = check_input_shape(input_shape)
     blocks = _number_of_blocks(depth, layers_per_block)
-    check_positive_integer("units", units)
+    units = check_positive_integer("units", units)
     check_share("dropout", dropout)
     activate = resolve_activation(activation)
     regularization = Regularization(l1, l2, max_norm, activity_l1)
@@ -304,7 +304,7 @@ def maxout_mlp(
     """
     input_shape = check_input_shape(input_shape)
     units = check_widths("units", units)
-    check_pieces(pieces)
+    pieces = check_pieces(pieces)
     check_share("dropout", dropout)
     regularization = Regularization(l1, l2, max_norm, activity_l1)
     inputs, x = _flat_input(input_shape)
@@ -365,7 +365,7 @@ def low_rank_mlp(
     """
     input_shape = check_input_shape(input_shape)
     units = check_widths("units", units)
-    check_positive_integer("rank", rank)
+    rank = check_positive_integer("rank", rank)
     check_share("dropout", dropout)
     resolve_activation(activation)
     regularization = Regularization(l1, l2, max_norm, activity_l1)
@@ -403,7 +403,7 @@ def _flat_input(input_shape: tuple[int, ...]) -> tuple[keras.KerasTensor, keras.
 
 
 def _number_of_blocks(depth: int, layers_per_block: int) -> int:
-    check_positive_integer("depth", depth)
+    depth = check_positive_integer("depth", depth)
     if layers_per_block not in (2, 3):
         raise ValueError(f"layers_per_block must be 2 or 3. Got {layers_per_block!r}.")
     blocks, rest = divmod(depth - 2, layers_per_block)

@@ -206,9 +206,9 @@ def rnn(
     check_share("dropout", dropout)
     check_share("recurrent_dropout", recurrent_dropout)
     regularization = Regularization(l1, l2, max_norm)
-    check_positive_integer("embedding", embedding)
+    embedding = check_positive_integer("embedding", embedding)
     if vocabulary is not None:
-        check_positive_integer("vocabulary", vocabulary)
+        vocabulary = check_positive_integer("vocabulary", vocabulary)
         if mask_value is not None:
             raise ValueError(f"mask_value is for numbers; words are padded with 0. Got {mask_value!r}.")
     shape = _check_sequence_shape(input_shape, words=vocabulary is not None)

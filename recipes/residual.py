@@ -77,7 +77,7 @@ def resnet(
         A7, A10; He et al. 2015, "Deep residual learning for image recognition",
         tables 1 and 6.
     """
-    check_positive_integer("depth", depth)
+    depth = check_positive_integer("depth", depth)
     if not _exists(depth):
         lower = next((d for d in range(depth, 0, -1) if _exists(d)), None)
         higher = next(d for d in itertools.count(depth) if _exists(d))

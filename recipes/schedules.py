@@ -48,7 +48,7 @@ def linear_then_hold(start: float, end: float, steps: int) -> Schedule:
     """
     _check_rate("start", start)
     _check_rate("end", end)
-    check_positive_integer("steps", steps)
+    steps = check_positive_integer("steps", steps)
     return keras.optimizers.schedules.PolynomialDecay(float(start), int(steps), float(end), power=1.0)
 
 
@@ -69,7 +69,7 @@ def cosine(start: float, steps: int, end: float = 0.0) -> Schedule:
         Loshchilov and Hutter 2017, "SGDR", without restarts.
     """
     check_positive("start", start)
-    check_positive_integer("steps", steps)
+    steps = check_positive_integer("steps", steps)
     _check_rate("end", end)
     if end > start:
         raise ValueError(f"end must be at most start, {start}; a cosine falls. Got {end}.")
@@ -109,7 +109,7 @@ def one_cycle(
         Smith and Topin 2018, "Super-convergence".
     """
     check_positive("peak", peak)
-    check_positive_integer("steps", steps)
+    steps = check_positive_integer("steps", steps)
     check_share("warmup_share", warmup_share)
     for name, divisor in (("start_divisor", start_divisor), ("end_divisor", end_divisor)):
         check_positive(name, divisor)
@@ -157,7 +157,7 @@ def warmup(schedule: float | Schedule, steps: int, start: float = 0.0) -> Schedu
         Goyal et al. 2017, section 2.2 (gradual warm-up).
     """
     _check_schedule("schedule", schedule)
-    check_positive_integer("steps", steps)
+    steps = check_positive_integer("steps", steps)
     _check_rate("start", start)
     if not _is_schedule(schedule):
         return linear_then_hold(start, schedule, steps)
@@ -275,8 +275,8 @@ def scale_learning_rate(learning_rate: float, batch_from: int, batch_to: int, ru
         (square root).
     """
     check_positive("learning_rate", learning_rate)
-    check_positive_integer("batch_from", batch_from)
-    check_positive_integer("batch_to", batch_to)
+    batch_from = check_positive_integer("batch_from", batch_from)
+    batch_to = check_positive_integer("batch_to", batch_to)
     ratio = batch_to / batch_from
     factors = {"linear": ratio, "sqrt": float(np.sqrt(ratio)), "inverse": 1 / ratio}
     if rule not in factors:

@@ -22,6 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
 from keras_practice.rendering.svg import NAMESPACE, inline
 from keras_practice.rendering.words import printable, shortened
@@ -113,8 +114,7 @@ def figure(panels: Sequence[Panel], title: str = "", columns: int = 2) -> Figure
     Raises:
         ValueError: If `columns` is not a positive integer.
     """
-    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
-        raise ValueError(f"columns must be a positive integer. Got {columns!r}.")
+    columns = check_positive_integer("columns", columns)
     columns = min(columns, max(1, len(panels)))
     rows = math.ceil(len(panels) / columns)
     heading = 0.45 if title or not panels else 0.05

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from keras_practice.core.arguments import check_positive_integer, is_integer
+
 SEARCHES = ("random", "grid", "hyperband", "bayesian")
 SPACES = ("narrow", "wide", "none")
 
@@ -71,11 +73,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "batch_size", "folds", "repeats", "keep"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer. Got {value!r}.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            object.__setattr__(self, name, check_positive_integer(name, getattr(self, name)))
+        if not is_integer(self.seed) or not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be an integer from 0 to 2**31 - 1. Got {self.seed!r}.")
+        object.__setattr__(self, "seed", int(self.seed))
         for name, words in (("search", SEARCHES), ("space", SPACES)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} must be one of {', '.join(words)}. Got {getattr(self, name)!r}.")

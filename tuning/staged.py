@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_practice import recipes
 from keras_practice.callbacks import best_weights, scores
+from keras_practice.core.arguments import check_integer
 from keras_practice.data import Dataset, Split
 from keras_practice.rendering.tables import aligned
 from keras_practice.training.tracing import quiet_tracing
@@ -379,6 +380,5 @@ def _check(rates: Sequence[float], dropouts: Sequence[float], growths: int, epoc
         raise ValueError(f"rates must be at least one positive number. Got {rates!r}.")
     if not all(0 < share < 1 for share in dropouts):
         raise ValueError(f"dropouts must be in (0, 1). Got {dropouts!r}.")
-    for name, value, least in (("growths", growths, 1), ("epochs", epochs, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}. Got {value!r}.")
+    check_integer("growths", growths, least=1)
+    check_integer("epochs", epochs, least=2)

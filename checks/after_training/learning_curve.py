@@ -29,6 +29,7 @@ from keras_practice.checks.after_training.subset_training import (
     stratified_order,
     updates,
 )
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 from keras_practice.rendering.figures import Line, Panel, figure
@@ -304,13 +305,10 @@ def learning_curve(
     Source:
         A51; Ng 2018, "Machine learning yearning"; Hestness et al. 2017.
     """
-    for name, value in (
-        ("epochs", 1 if epochs is None else epochs),
-        ("batch_size", batch_size),
-        ("repeats", repeats),
-    ):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a positive integer. Got {value!r}.")
+    if epochs is not None:
+        epochs = check_positive_integer("epochs", epochs)
+    batch_size = check_positive_integer("batch_size", batch_size)
+    repeats = check_positive_integer("repeats", repeats)
     samples, task = samples_and_task(train, task)
     held, _ = samples_and_task(val, task)
     chosen: list[int] | None = None if sizes is None else check_sizes(sizes, len(samples))

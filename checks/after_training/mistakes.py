@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from keras_practice.checks.after_training.judging import Judged, judge
 from keras_practice.checks.after_training.mistakes_figure import Caption, drawable, grid_figure, table_figure
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
 from keras_practice.data import Task
 from keras_practice.rendering.tables import aligned
@@ -148,8 +149,7 @@ def worst_mistakes(
     Source:
         A52.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k must be a positive integer. Got {k!r}.")
+    k = check_positive_integer("k", k)
     judged = judge(model, split, task)
     x = keras.tree.flatten(judged.samples.x)
     if len(x) != 1:

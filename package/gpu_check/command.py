@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.command import Parser, quiet_start, refuse
 from keras_practice.gpu_check.cases import CASES
 
@@ -40,8 +41,10 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    if options.steps < 1:
-        refuse(f"steps must be a positive integer. Got {options.steps}.")
+    try:
+        check_positive_integer("steps", options.steps)
+    except ValueError as error:
+        refuse(error)
     with quiet_start():
         from keras_practice.gpu_check.checking import check_gpu, measure_cpu
 

@@ -29,6 +29,7 @@ from typing import Any
 import tensorflow as tf
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.tuning.engines.base import RemoteTrials, TrialResult, receive, request_of
 from keras_practice.tuning.engines.chief_worker.messages import address_of
 from keras_practice.tuning.engines.chief_worker.processes import ServingError
@@ -75,8 +76,8 @@ def on_ray(workers: int | None = None, address: str | None = None, chief: str | 
     Raises:
         ValueError: If it is wrong, or Ray is not installed.
     """
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be a positive integer. Got {workers!r}.")
+    if workers is not None:
+        workers = check_positive_integer("workers", workers)
     if chief is not None:
         raise ValueError(f"Ray hands the trials out by itself, without a chief. Got chief {chief}.")
     if address is not None and "://" in address:

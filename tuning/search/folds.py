@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from keras_practice.core.arguments import check_integer
 from keras_practice.data import Dataset, Scaling, Split
 
 
@@ -50,8 +51,7 @@ def held_out(dataset: Dataset, folds: int, seed: int) -> tuple[Any, ...]:
     Raises:
         ValueError: As `cross_validation` does.
     """
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise ValueError(f"folds must be an integer of at least 2. Got {folds!r}.")
+    folds = check_integer("folds", folds, least=2)
     x, y = _joined(dataset)
     numbers: dict[bytes, int] = {}
     groups = np.asarray([numbers.setdefault(row.tobytes(), len(numbers)) for row in x])

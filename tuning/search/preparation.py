@@ -12,6 +12,7 @@ import keras_tuner
 from keras_practice import data, recipes
 from keras_practice.callbacks import direction
 from keras_practice.callbacks.scores import CLASS_SCORES, REGRESSION_SCORES
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.tuning.search.recipe_search import RecipeModel
 from keras_practice.tuning.settings import Settings
 from keras_practice.tuning.space.parsing import parse
@@ -36,8 +37,8 @@ def prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeMode
     asked = parse(settings.set, settings.recipe) if space is None else {}
     for name, parameter in asked.items():
         for end in parameter.ends:
-            if name == "batch_size" and end < 1:
-                raise ValueError(f"batch_size must be a positive integer. Got {end}.")
+            if name == "batch_size":
+                check_positive_integer(name, end)
             model.build_from({**defaults, name: end})
     return model, drawn
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import keras
 
+from keras_practice.core.arguments import check_integer
+
 
 class MedianPruning(keras.callbacks.Callback):
     """Ends a training at an epoch at which it is worse than the median of earlier ones at that epoch.
@@ -44,11 +46,9 @@ class MedianPruning(keras.callbacks.Callback):
         super().__init__()
         if mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max'. Got {mode!r}.")
-        for name, value, least in (("warmup_trials", warmup_trials, 1), ("warmup_epochs", warmup_epochs, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}. Got {value!r}.")
         self.monitor, self.mode, self.earlier = monitor, mode, earlier
-        self.warmup_trials, self.warmup_epochs = warmup_trials, warmup_epochs
+        self.warmup_trials = check_integer("warmup_trials", warmup_trials, least=1)
+        self.warmup_epochs = check_integer("warmup_epochs", warmup_epochs, least=0)
         self.reason, self.stopped_epoch = "", 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from keras_practice.callbacks import direction
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.files import replacing
 from keras_practice.training.checkpoints import Checkpoints
 from keras_practice.training.model_cache import ModelCache
@@ -88,8 +89,7 @@ class RandomSearch(keras_tuner.Tuner):
         max_consecutive_failed_trials: int = 3,
         **kwargs: Any,
     ) -> None:
-        if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
-            raise ValueError(f"max_trials must be a positive integer. Got {max_trials!r}.")
+        max_trials = check_positive_integer("max_trials", max_trials)
         self.seed = seed
         oracle = RandomOracle(
             objective=_resolve(objective, hypermodel, hyperparameters),

@@ -94,8 +94,8 @@ def batch_size_sweep(
     Source:
         A26, A27; Goyal et al. 2017, Krizhevsky 2014 (the rules).
     """
-    for name, number in (("base", base), ("epochs", epochs)):
-        check_positive_integer(name, number)
+    base = check_positive_integer("base", base)
+    epochs = check_positive_integer("epochs", epochs)
     if seconds is not None:
         check_positive("seconds", seconds)
     if rule not in ("linear", "sqrt", None):

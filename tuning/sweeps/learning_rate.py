@@ -212,10 +212,10 @@ def learning_rate_sweep(
     Source:
         A24, A25; Nielsen 2015, "Neural networks and deep learning", chapter 3.
     """
-    check_positive_integer("epochs", epochs)
-    check_positive_integer("batch_size", batch_size)
+    epochs = check_positive_integer("epochs", epochs)
+    batch_size = check_positive_integer("batch_size", batch_size)
     if isinstance(rates, (int, np.integer)):
-        check_positive_integer("rates", rates)
+        rates = check_positive_integer("rates", rates)
         rates = [float(rate) for rate in np.geomspace(_LOWEST, _HIGHEST, int(rates))]
     chosen = check_rates(rates)
     rows, held = samples_in("train", train), samples_in("val", val)

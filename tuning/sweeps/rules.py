@@ -92,7 +92,7 @@ def halve_or_double(
         A23; Mancuso, "Introduction to deep learning".
     """
     check_positive("start", start)
-    check_positive_integer("most", most)
+    most = check_positive_integer("most", most)
     if direction not in ("min", "max"):
         raise ValueError(f"direction must be 'min' or 'max'. Got {direction!r}.")
     tries = _Tries(evaluate, most, direction)
@@ -136,7 +136,7 @@ def magnitudes(evaluate: Callable[[float], float], start: float = 1.0, *, most: 
         A24; Nielsen 2015, "Neural networks and deep learning", chapter 3.
     """
     check_positive("start", start)
-    check_positive_integer("most", most)
+    most = check_positive_integer("most", most)
     tries = _Tries(evaluate, most, "min")
     stable, exploded = -math.inf, math.inf  # Powers of ten.
     for power in (0, *(sign * power for power in range(1, most + 1) for sign in (-1, 1))):

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
+from keras_practice.core.arguments import check_positive_integer
 from keras_practice.tuning.engines.chief_worker.chief import Chief, MessageError
 from keras_practice.tuning.engines.chief_worker.messages import (
     LOOPBACK,
@@ -54,8 +55,7 @@ def serving(workers: int = 1, chief: str | None = None) -> Serving | None:
     Raises:
         ValueError: If they are wrong.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers must be a positive integer. Got {workers!r}.")
+    workers = check_positive_integer("workers", workers)
     if chief is None:
         return None if workers == 1 else Serving(workers)
     if workers > 1:
