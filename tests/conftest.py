@@ -5,7 +5,7 @@ import os
 
 # Tests run side by side, one worker a core: more threads would only stand in each other's way. Set before
 # TensorFlow starts, and so inherited by the processes that tests start.
-for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+for _name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 
