@@ -6,12 +6,8 @@ from keras_practice.checks.inspection.context import Rule
 from keras_practice.checks.rules.activation import double_activation, no_nonlinearity, saturating_activation
 from keras_practice.checks.rules.information import uninformative_input
 from keras_practice.checks.rules.leakage import leakage
-from keras_practice.checks.rules.optimizer import (
-    learning_rate_high,
-    learning_rate_low,
-    no_clipping,
-    optimizer_config,
-)
+from keras_practice.checks.rules.learning_rate import learning_rate_high, learning_rate_low
+from keras_practice.checks.rules.optimizer import no_clipping, optimizer_config
 from keras_practice.checks.rules.order import class_imbalance, ordered_data
 from keras_practice.checks.rules.output import check_outputs
 from keras_practice.checks.rules.path import capacity, disconnected, frozen, ignores_input

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_practice.checks.findings import Finding
 from keras_practice.checks.inspection.loss_probe import sigmoid, softmax
-from keras_practice.checks.rules.label import Pair
+from keras_practice.checks.inspection.pairs import Pair
 from keras_practice.core.types import Array
 
 _SURE = 4.0  # Logits of a probability of 0.98: sure, and far from where anything overflows.
@@ -21,20 +21,20 @@ _TWICE = 0.02  # How near to 2 the ratio of the losses of a doubled and a single
 
 def computable(pair: Pair) -> Finding | None:
     """Whether the loss can be computed, and is finite, on the very outputs of the model."""
-    if not np.all(np.isfinite(pair.outputs)) or not np.all(np.isfinite(pair.seen)):
+    if not np.all(np.isfinite(pair.outputs)) or not np.all(np.isfinite(pair.sampled)):
         return None
-    complaint = pair.probe.complaint(pair.seen, pair.outputs)
+    complaint = pair.probe.complaint(pair.sampled, pair.outputs)
     if complaint:
         # A hand-written loss may be made for one size of batch.
         return pair.finding(
             "output-loss",
             "warning" if pair.probe.own else "error",
-            f"{pair.probe.name} raised on labels of shape {pair.seen.shape} and outputs of shape "
+            f"{pair.probe.name} raised on labels of shape {pair.sampled.shape} and outputs of shape "
             f"{pair.outputs.shape}, where a number is expected: {complaint}",
             "a loss that does not suit the output.",
             "call the loss on a batch of labels and outputs by hand.",
         )
-    value = pair.probe.value(pair.seen, pair.outputs)
+    value = pair.probe.value(pair.sampled, pair.outputs)
     if value is not None and not np.isfinite(value):
         return pair.finding(
             "output-loss",
@@ -49,7 +49,7 @@ def computable(pair: Pair) -> Finding | None:
 
 def written_by_hand(pair: Pair) -> Iterator[Finding]:
     """Faults of a hand-written loss, the first that applies."""
-    if not pair.probe.own or not np.all(np.isfinite(pair.outputs)) or not np.all(np.isfinite(pair.seen)):
+    if not pair.probe.own or not np.all(np.isfinite(pair.outputs)) or not np.all(np.isfinite(pair.sampled)):
         return
     for rule in (_flat, _blind, _upside_down, _overflows):
         found = rule(pair)
@@ -60,8 +60,8 @@ def written_by_hand(pair: Pair) -> Iterator[Finding]:
 
 def reduction(pair: Pair) -> Finding | None:
     """Whether the loss of a batch grows with the number of samples in it."""
-    once = pair.probe.value(pair.seen, pair.outputs)
-    twice = pair.probe.value(np.concatenate([pair.seen] * 2), np.concatenate([pair.outputs] * 2))
+    once = pair.probe.value(pair.sampled, pair.outputs)
+    twice = pair.probe.value(np.concatenate([pair.sampled] * 2), np.concatenate([pair.outputs] * 2))
     if not once or twice is None or not np.isfinite(once) or not abs(twice / once - 2) < _TWICE:
         return None
     return pair.finding(
@@ -76,8 +76,8 @@ def reduction(pair: Pair) -> Finding | None:
 
 def _flat(pair: Pair) -> Finding | None:
     """No gradient, or one that is zero whatever the output."""
-    gradients = [pair.probe.gradient(pair.seen, outputs) for outputs in (pair.outputs, *_legal(pair))]
-    if pair.probe.value(pair.seen, pair.outputs) is None:
+    gradients = [pair.probe.gradient(pair.sampled, outputs) for outputs in (pair.outputs, *_legal(pair))]
+    if pair.probe.value(pair.sampled, pair.outputs) is None:
         return None
     known = [gradient for gradient in gradients if gradient is not None]
     if known and any(gradient.any() for gradient in known):
@@ -94,17 +94,17 @@ def _flat(pair: Pair) -> Finding | None:
 
 def _blind(pair: Pair) -> Finding | None:
     """A gradient that is the same for every label, though the labels differ."""
-    rows = pair.seen.reshape(len(pair.seen), -1)
+    rows = pair.sampled.reshape(len(pair.sampled), -1)
     others = np.flatnonzero(np.any(rows != rows[0], axis=1))
     if not len(others):
         return None
     outputs = next(iter(_legal(pair)))
     # The same labels in another order: a loss of the whole batch, such as a correlation, needs all of them.
-    reordered = np.roll(pair.seen, len(rows) - others[0], axis=0)
-    one, two = (pair.probe.gradient(y, outputs) for y in (pair.seen, reordered))
+    reordered = np.roll(pair.sampled, len(rows) - others[0], axis=0)
+    one, two = (pair.probe.gradient(y, outputs) for y in (pair.sampled, reordered))
     if one is None or two is None or not np.allclose(one, two, rtol=1e-5, atol=0):
         return None
-    first, other = (np.repeat(pair.seen[i : i + 1], len(rows), axis=0) for i in (0, others[0]))
+    first, other = (np.repeat(pair.sampled[i : i + 1], len(rows), axis=0) for i in (0, others[0]))
     values = [pair.probe.value(y, outputs) for y in (first, other)]
     used = values[0] != values[1]
     pull, other_pull = (pair.probe.gradient(y, outputs) for y in (first, other))
@@ -140,8 +140,8 @@ def _upside_down(pair: Pair) -> Finding | None:
     if found is None or pair.probe.family != "own":
         return None
     right, wrongs = found
-    best = pair.probe.value(pair.seen, right)
-    worse = [pair.probe.value(pair.seen, wrong) for wrong in wrongs]
+    best = pair.probe.value(pair.sampled, right)
+    worse = [pair.probe.value(pair.sampled, wrong) for wrong in wrongs]
     if best is None or not np.isfinite(best):
         return None
     known = [value for value in worse if value is not None and np.isfinite(value)]
@@ -167,7 +167,7 @@ def _upside_down(pair: Pair) -> Finding | None:
 def _overflows(pair: Pair) -> Finding | None:
     bounded = pair.last in ("softmax", "sigmoid")
     for what, outputs in _extremes(pair):
-        value, gradient = pair.probe.value(pair.seen, outputs), pair.probe.gradient(pair.seen, outputs)
+        value, gradient = pair.probe.value(pair.sampled, outputs), pair.probe.gradient(pair.sampled, outputs)
         # Roots have no gradient at 0, which outputs without a bound never hit.
         slope = bounded and gradient is not None and not np.all(np.isfinite(gradient))
         if value is None or (np.isfinite(value) and not slope):
@@ -208,7 +208,7 @@ def _one_hot(pair: Pair) -> Array | None:
     if labels is not None:
         rows = pair.last != "softmax" or np.all(labels.sum(axis=-1) == 1)
         return labels.astype(np.float32) if rows and np.all((labels == 0) | (labels == 1)) else None
-    classes = pair.seen[..., 0] if pair.seen.ndim == pair.outputs.ndim else pair.seen
+    classes = pair.sampled[..., 0] if pair.sampled.ndim == pair.outputs.ndim else pair.sampled
     if classes.shape != pair.outputs.shape[:-1] or not np.all(classes == np.round(classes)):
         return None
     if classes.min() < 0 or classes.max() >= pair.units:
@@ -243,7 +243,7 @@ def _sure(right: Array, wrong: Array) -> tuple[Array, list[Array]]:
 
 
 def _is_linear(pair: Pair, outputs: Array) -> bool:
-    none, once, twice = (pair.probe.value(pair.seen, factor * outputs) for factor in (0, 1, 2))
+    none, once, twice = (pair.probe.value(pair.sampled, factor * outputs) for factor in (0, 1, 2))
     if none is None or once is None or twice is None:
         return False
     return bool(np.isclose(twice - none, 2 * (once - none), rtol=1e-3))

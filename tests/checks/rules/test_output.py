@@ -6,8 +6,8 @@ import pytest
 from keras import layers, losses, ops
 
 from keras_practice.checks.inspection.context import context_of
+from keras_practice.checks.inspection.metrics import metrics_of
 from keras_practice.checks.rules.all import OUTPUT
-from keras_practice.checks.rules.output import metrics_of
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
