@@ -6,17 +6,17 @@ import inspect
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 
-from keras_practice.checks.catalog import CATALOG
+from keras_practice.checks.catalog import CATALOG, Group
 
 Kind = Literal["faulty", "advisory", "healthy"]
 
 _GROUP_OF = {check.name: check.group for check in CATALOG if check.group != "curves"}
-GROUPS = tuple(dict.fromkeys(_GROUP_OF.values()))
+GROUPS = tuple(group for group in get_args(Group) if group in _GROUP_OF.values())
 FIRST_HELD_OUT_SEED = 100
 
 
