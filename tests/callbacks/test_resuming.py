@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import running, wait_for
 
 from keras_practice.callbacks import resuming
 from keras_practice.callbacks.resuming import resumable
@@ -24,6 +25,7 @@ Y = (X.sum(axis=1) > 0).astype("float32")
 TRAIN = Split(X, Y, Task.binary(), "train")
 VAL = (X[::3], 1 - Y[::3])  # Learning the opposite, so that early stopping and plateaus come soon.
 EPOCHS = 4
+FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]  # For the programs that import this file.
 
 
 def build(optimizer=None, width=4, **compiling):
@@ -436,14 +438,13 @@ def script(path, result):
 
 
 def started(path, result):
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_resuming\n"
+    program = f"import sys; sys.path[:0] = {FOLDERS!r}; import test_resuming\n"
     program += f"test_resuming.script({str(path)!r}, {str(result)!r})"
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    return running("-c", program, stdout=subprocess.PIPE, text=True)
 
 
 def wait_for_write(folder, process):
-    while not list(folder.glob(f".*.{process.pid}.part.npz")):
-        time.sleep(0.001)
+    wait_for(lambda: list(folder.glob(f".*.{process.pid}.part.npz")), pause=0.001)
 
 
 def run_to_end(path, result):
@@ -479,7 +480,7 @@ DEVICES = """
 import sys, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 import pathlib, pytest, test_resuming as tests
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 def make():
@@ -491,6 +492,6 @@ tests.assert_same(*tests.break_and_resume(pathlib.Path({folder!r}), 2, make=make
 
 @pytest.mark.slow
 def test_it_does_so_on_two_devices(tmp_path):
-    program = DEVICES.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    program = DEVICES.format(folders=FOLDERS, folder=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

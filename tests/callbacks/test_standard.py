@@ -2,7 +2,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from processes import running
 
 from keras_practice import data, recipes
 from keras_practice.callbacks import (
@@ -118,9 +118,9 @@ def test_tensorboard_shows_the_histograms(tmp_path):
     callbacks = standard(val, tmp_path, digits.task, monitor=monitor)
     model.fit(x, digits.train.y, validation_data=val, epochs=3, verbose=0, callbacks=callbacks)
     # As `make tensorboard` starts it, on a free port.
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path)]
+    command = ["-m", "tensorboard.main", "--logdir", tmp_path]
     command += ["--host", "127.0.0.1", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with running(*command, stderr=subprocess.PIPE, text=True) as process:
         lines = iter(process.stderr.readline, "")
         address = next(found[0] for line in lines if (found := re.findall(r"http://127\.0\.0\.1:\d+/", line)))
 
@@ -128,22 +128,21 @@ def test_tensorboard_shows_the_histograms(tmp_path):
             with urllib.request.urlopen(address + path) as answer:
                 return json.load(answer)
 
-        try:
-            assert {"train", "validation", "scores", "monitor"} <= set(ask("data/runs"))
-            tags = ask("data/plugin/histograms/tags")["monitor"]
-            for kind in ("weights/", "gradients/", "activations/"):
-                assert [tag for tag in tags if tag.startswith(kind)]
-            tag = next(tag for tag in tags if tag.startswith("gradients/") and "conv" in tag)
-            place = f"run=monitor&tag={urllib.parse.quote(tag, safe='')}"
-            shown = ask(f"data/plugin/histograms/histograms?{place}")
-            assert [step for _, step, _ in shown] == monitor.history["step"].tolist()
-            counts = sum(count for _, _, count in shown[-1][2])
-            assert counts == pytest.approx(monitor.histograms[tag][-1][2:].sum())
-            pictures = ask("data/plugin/images/tags")
-            assert "confusion" in pictures["scores"]
-            assert "first_filters" in pictures["monitor"]
-        finally:
-            process.terminate()
+        assert {"train", "validation", "scores", "monitor"} <= set(ask("data/runs"))
+        tags = ask("data/plugin/histograms/tags")["monitor"]
+        for kind in ("weights/", "gradients/", "activations/"):
+            assert [tag for tag in tags if tag.startswith(kind)]
+        tag = next(tag for tag in tags if tag.startswith("gradients/") and "conv" in tag)
+        place = f"run=monitor&tag={urllib.parse.quote(tag, safe='')}"
+        shown = ask(f"data/plugin/histograms/histograms?{place}")
+        assert [step for _, step, _ in shown] == monitor.history["step"].tolist()
+        counts = sum(count for _, _, count in shown[-1][2])
+        assert counts == pytest.approx(monitor.histograms[tag][-1][2:].sum())
+        pictures = ask("data/plugin/images/tags")
+        assert "confusion" in pictures["scores"]
+        assert "first_filters" in pictures["monitor"]
+        process.terminate()  # A kill would leave its note for other TensorBoards.
+        process.wait(60)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import running
 
 from keras_practice import training
 from keras_practice.training.workers import Workers
@@ -30,38 +32,28 @@ def run():
     return found
 
 
-def start(scenario, folder, count=2):
-    """Starts the script in as many processes on free ports; returns them."""
+def codes_of(scenario, folder, count=2, limit=120):
+    """Runs the script in as many processes on free ports; returns their codes, and fails where one hangs."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
-    processes = []
-    for index in range(count):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        with (folder / f"{index}.txt").open("w") as errors:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, str(SCRIPT), scenario, str(folder)],
-                    env={**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"},
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                )
+    with ExitStack() as held:
+        processes = []
+        for index in range(count):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment = {**os.environ, "TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
+            errors = held.enter_context((folder / f"{index}.txt").open("w"))
+            started = running(
+                SCRIPT, scenario, folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors
             )
-    return processes
-
-
-def finish(processes, folder, limit=120):
-    """Waits for processes; returns their codes, and fails where one hangs."""
-    end = time.monotonic() + limit
-    try:
-        return [process.wait(max(0.1, end - time.monotonic())) for process in processes]
-    except subprocess.TimeoutExpired:
-        texts = [(folder / f"{index}.txt").read_text()[-2000:] for index in range(len(processes))]
-        pytest.fail("A process hangs:\n" + "\n".join(texts))
-    finally:
-        for process in processes:
-            process.kill()
+            processes.append(held.enter_context(started))
+        end = time.monotonic() + limit
+        try:
+            return [process.wait(max(0.1, end - time.monotonic())) for process in processes]
+        except subprocess.TimeoutExpired:
+            texts = [(folder / f"{index}.txt").read_text()[-2000:] for index in range(count)]
+            pytest.fail("A process hangs:\n" + "\n".join(texts))
 
 
 def seen_in(folder, count=2):
@@ -76,7 +68,7 @@ def seen_in(folder, count=2):
 def pair(tmp_path_factory):
     """What two processes saw, the second of which ends by SIGTERM; made once."""
     folder = tmp_path_factory.mktemp("pair")
-    codes = finish(start("behaviours", folder), folder)
+    codes = codes_of("behaviours", folder)
     assert codes == [0, -15], (folder / "0.txt").read_text()[-3000:]
     return seen_in(folder)
 
@@ -161,12 +153,11 @@ def test_afterwards_the_model_is_its_own_processs(pair):
 @pytest.mark.slow
 def test_after_a_kill_the_others_end_and_all_go_on_where_they_were(pair, tmp_path):
     for scenario, victim in (("second dies", 1), ("first dies", 0)):
-        processes = start(scenario, tmp_path)
-        codes = finish(processes, tmp_path, limit=90)
+        codes = codes_of(scenario, tmp_path, limit=90)
         assert codes[victim] == -9
         assert codes[1 - victim] > 0, "The other worker must end with an error."
         assert (tmp_path / "resume.npz").exists()
-    assert finish(start("goes on", tmp_path), tmp_path) == [0, 0]
+    assert codes_of("goes on", tmp_path) == [0, 0]
     first, second = seen_in(tmp_path)
     same(first, second, "whole weights")
     for key, weights in pair[0].items():
