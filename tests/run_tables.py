@@ -28,3 +28,12 @@ def close_to(rows):
         }
         for name, row in rows.items()
     }
+
+
+def files_of(out):
+    """The paths of a run's files, without the numbers in the names of TensorBoard's."""
+    return sorted(
+        re.sub(r"tfevents.*", "tfevents", path.relative_to(out).as_posix())
+        for path in out.rglob("*")
+        if path.is_file()
+    )

@@ -8,13 +8,15 @@ from keras_practice.core.lazy import attributes
 
 if TYPE_CHECKING:
     from keras_practice.core.errors import InputError
-    from keras_practice.tuning.reports.figures import search_figure, staged_figure
+    from keras_practice.tuning.reports.figures import search_figure
     from keras_practice.tuning.search.folds import cross_validation
     from keras_practice.tuning.search.pruning import MedianPruning
     from keras_practice.tuning.search.random_search import RandomSearch
     from keras_practice.tuning.settings import Settings
-    from keras_practice.tuning.space.presets import Choice, Fixed, Range, Space, space
+    from keras_practice.tuning.space.parameters import Choice, Fixed, Range, Space
+    from keras_practice.tuning.space.presets import space
     from keras_practice.tuning.staged import Staged, Step, staged
+    from keras_practice.tuning.staged_figure import staged_figure
     from keras_practice.tuning.study import tune
     from keras_practice.tuning.sweeps.batch_size import batch_size_sweep
     from keras_practice.tuning.sweeps.batch_size_results import BatchSizeResult
@@ -54,18 +56,18 @@ __getattr__ = attributes(
     __name__,
     {
         "BatchSizeResult": "sweeps.batch_size_results",
-        "Choice": "space.presets",
-        "Fixed": "space.presets",
+        "Choice": "space.parameters",
+        "Fixed": "space.parameters",
         "MedianPruning": "search.pruning",
-        "Range": "space.presets",
-        "Space": "space.presets",
+        "Range": "space.parameters",
+        "Space": "space.parameters",
         "Staged": "staged",
         "Step": "staged",
         "cross_validation": "search.folds",
         "search_figure": "reports.figures",
         "space": "space.presets",
         "staged": "staged",
-        "staged_figure": "reports.figures",
+        "staged_figure": "staged_figure",
         "InputError": "keras_practice.core.errors",
         "RandomSearch": "search.random_search",
         "RangeResult": "sweeps.range_test",

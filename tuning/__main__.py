@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from keras_practice.core.command import Parser, device_option, quiet_start, refuse
+from keras_practice.tuning.engine_choice import ENGINES
 from keras_practice.tuning.settings import SEARCHES, SPACES, Settings
 
 _DEFAULTS = Settings()
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # Which of a chief's own it is.
     parser.add_argument(
         "--engine",
-        choices=("local", "ray"),
+        choices=tuple(ENGINES),
         default="local",
         help="what runs the trials: this program, or Ray, which keras-practice[ray] brings "
         "(default: %(default)s)",
@@ -196,7 +197,7 @@ def _joining(options: dict[str, Any]) -> Callable[[], int]:
 
     def run() -> int:
         from keras_practice.core.errors import InputError
-        from keras_practice.tuning.engines.chief_worker.messages import address_of
+        from keras_practice.tuning.engines.addresses import address_of
         from keras_practice.tuning.engines.chief_worker.worker import join
 
         try:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
 from keras_practice.core.files import replacing
-from keras_practice.tuning.search.random_search import RandomSearch
 
 
 @dataclass(frozen=True)
@@ -73,28 +73,28 @@ class TrialRow:
 
 
 def rows_of(
-    search: RandomSearch, trainings: Mapping[str, Sequence[Training]] | None = None
+    oracle: keras_tuner.Oracle,
+    seeds: Mapping[str, int],
+    trainings: Mapping[str, Sequence[Training]] | None = None,
 ) -> list[TrialRow]:
-    """The search's trials so far: completed ones best first, then pruned ones, then the others by number.
+    """The trials so far: completed ones best first, then pruned ones, then the others by number.
 
     Args:
-        search: The search.
+        oracle: What has chosen them and knows their scores.
+        seeds: The seed of each trial, by its number.
         trainings: The trainings of each trial, by its number. Defaults to `None`,
             not recorded.
     """
-    rows = [_row(search, trial, (trainings or {}).get(trial.trial_id, ())) for trial in _trials(search)]
-    sign = -1 if search.oracle.objective.direction == "max" else 1
+    recorded = trainings or {}
+    rows = [_row(trial, seeds[name], recorded.get(name, ())) for name, trial in oracle.trials.items()]
+    sign = -1 if oracle.objective.direction == "max" else 1
     return sorted(
         rows,
         key=lambda row: (row.score is None, row.status == "PRUNED", sign * (row.score or 0.0), row.trial),
     )
 
 
-def _trials(search: RandomSearch) -> list[Any]:
-    return list(search.oracle.trials.values())
-
-
-def _row(search: RandomSearch, trial: Any, trainings: Sequence[Training]) -> TrialRow:
+def _row(trial: Any, seed: int, trainings: Sequence[Training]) -> TrialRow:
     scores = {name: float(tracker.get_best_value()) for name, tracker in trial.metrics.metrics.items()}
     epoch, seconds = scores.pop("best_epoch", None), scores.pop("seconds", None)
     deviations = {name: scores.pop(name) for name in list(scores) if name.endswith(DEVIATION)}
@@ -103,7 +103,7 @@ def _row(search: RandomSearch, trial: Any, trainings: Sequence[Training]) -> Tri
     values = trial.hyperparameters.values
     return TrialRow(
         trial=trial.trial_id,
-        seed=search.trial_seed(trial),
+        seed=seed,
         status="PRUNED" if pruned and completed else str(trial.status),
         hyperparameters={name: value for name, value in values.items() if not name.startswith("tuner/")},
         score=float(trial.score) if completed else None,

@@ -17,9 +17,9 @@ from keras_practice.core.arguments import check_integer
 from keras_practice.data import Dataset, Split
 from keras_practice.rendering.tables import aligned
 from keras_practice.training.tracing import quiet_tracing
-from keras_practice.tuning.search.random_oracle import derive_seed
+from keras_practice.tuning.search.oracles import derive_seed
+from keras_practice.tuning.space.parameters import spelled
 from keras_practice.tuning.space.parsing import kinds_of
-from keras_practice.tuning.space.presets import spelled
 
 _RISE = 1.05  # The validation loss has risen where it ends at so many times its lowest value.
 

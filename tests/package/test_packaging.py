@@ -105,6 +105,16 @@ def test_no_imports_run_in_a_circle():
     )
 
 
+def test_the_folders_of_a_room_form_floors_too():
+    """A folder counts as one; beside it stand the files of the room."""
+    folders = {name: path.parent.name for name, path in public_files()}
+    place = {name: name if folders[name] in ROOMS else name.rpartition(".")[0] for name, _ in public_files()}
+    graph = {there: set() for there in place.values()}
+    for name, path in public_files():
+        graph[place[name]] |= {place[other] for other in imports_of(path) if other in place} - {place[name]}
+    assert circle_in(graph) == []
+
+
 def public_files():
     """All but the rooms' own `__init__.py`, which name what lies in them."""
     return [(name, path) for name, path in FILES.items() if path.name != "__init__.py"]

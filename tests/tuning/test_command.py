@@ -9,22 +9,22 @@ import time
 from pathlib import Path
 
 import keras
-import keras_tuner
 import numpy as np
 import pytest
 from matplotlib import image
+from processes import running
 from rich.console import Console
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 from keras_practice import data
 from keras_practice.callbacks import scores
-from keras_practice.tuning import Settings, study
+from keras_practice.tuning import Settings, best_model
 from keras_practice.tuning.__main__ import main
 from keras_practice.tuning.records import TrialRow
 from keras_practice.tuning.reports.display import Display
 from keras_practice.tuning.search import preparation
-from keras_practice.tuning.search.oracles import BayesianOracle
+from keras_practice.tuning.search.recipe_search import RecipeSearch
 
 IRIS = data.load("iris")
 QUICK = ["--data", "iris", "--trials", "3", "--epochs", "2", "--batch-size", "32"]
@@ -111,10 +111,10 @@ def test_the_same_command_again_runs_and_evaluates_nothing(finished, capsys, mon
     out, _ = finished
     kept = (out / "best.json").read_bytes()
     monkeypatch.setattr(
-        study, "scores", lambda *args, **kwargs: pytest.fail("the test split was looked at again")
+        best_model, "scores", lambda *args, **kwargs: pytest.fail("the test split was looked at again")
     )
     monkeypatch.setattr(
-        study.RecipeSearch, "run_trial", lambda *args, **kwargs: pytest.fail("a trial was run again")
+        RecipeSearch, "run_trial", lambda *args, **kwargs: pytest.fail("a trial was run again")
     )
     assert main([*QUICK, "--out", str(out)]) == 0
     assert (out / "best.json").read_bytes() == kept
@@ -264,7 +264,7 @@ def test_when_every_trial_fails_the_exit_code_is_1_and_the_reason_is_told(tmp_pa
     def fail(self, trial, *args, **kwargs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(study.RecipeSearch, "run_trial", fail)
+    monkeypatch.setattr(RecipeSearch, "run_trial", fail)
     assert main([*QUICK, "--out", str(tmp_path / "run")]) == 1
     assert "Every trial failed; 3 of 3 with: RuntimeError: no memory" in capsys.readouterr().out
     assert "RuntimeError: no memory" in (tmp_path / "run" / "trials.csv").read_text()
@@ -310,16 +310,16 @@ def test_the_best_trial_is_the_best_by_the_objective(objective, name, tmp_path):
 def test_a_grid_has_every_combination_once_and_resumes(tmp_path, monkeypatch, capsys):
     arguments = ["--data", "iris", "--epochs", "1", "--search", "grid", "--trials", "5"]
     arguments += ["--set", "dropout=choice:0,0.5", "--out", str(tmp_path / "run")]
-    run_trial = study.RecipeSearch.run_trial
+    run_trial = RecipeSearch.run_trial
 
     def stopped(self, trial, *args, **kwargs):
         if trial.trial_id == "2":
             raise KeyboardInterrupt
         return run_trial(self, trial, *args, **kwargs)
 
-    monkeypatch.setattr(study.RecipeSearch, "run_trial", stopped)
+    monkeypatch.setattr(RecipeSearch, "run_trial", stopped)
     assert main(arguments) == 130
-    monkeypatch.setattr(study.RecipeSearch, "run_trial", run_trial)
+    monkeypatch.setattr(RecipeSearch, "run_trial", run_trial)
     assert main(arguments) == 0
     assert "resuming: 2 of 4 trials" in capsys.readouterr().out
     rows = read(tmp_path / "run")
@@ -349,47 +349,18 @@ def test_hyperband_gives_the_best_more_epochs_and_repeats_what_they_had(tmp_path
     assert long[0] == pytest.approx(short[0], rel=1e-5)
 
 
-def test_a_bayesian_search_begins_as_the_random_one_and_learns(tmp_path):
-    """The score depends on the learning rate alone, so that what is proposed can be judged."""
-
-    def searched(folder):
-        oracle = BayesianOracle(objective=keras_tuner.Objective("score", "max"), max_trials=11, seed=3)
-        oracle._set_project_dir(str(folder), "search")
-        oracle.hyperparameters.Float("x", 0.0, 1.0)
-        drawn = []
-        for number in range(11):
-            trial = oracle.create_trial("tuner0")
-            if number == 5:  # As a search that is killed and resumed.
-                oracle.reload()
-                trial = oracle.create_trial("tuner0")
-            drawn.append(trial.hyperparameters.get("x"))
-            oracle.update_trial(trial.trial_id, {"score": 1 - abs(drawn[-1] - 0.7) ** 2})
-            trial.status = "COMPLETED"
-            oracle.end_trial(trial)
-        return drawn
-
-    drawn = searched(tmp_path / "a")
-    assert len(drawn) == 11
-    assert np.median(np.abs(np.array(drawn[6:]) - 0.7)) < 0.1
-    assert max(np.abs(np.array(drawn[:3]) - 0.7)) > 0.1
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_how_to_go_on(number, code, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-u", "-m", "keras_practice.tuning", "--data", "iris", "--trials", "500"]
-    child = subprocess.Popen(
-        [*command, "--epochs", "2", "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in child.stdout:
-        if line.startswith("trial 1/500"):
-            break
-    time.sleep(0.3)
-    child.send_signal(number)
-    _, error = child.communicate(timeout=60)
+    command = ["-u", "-m", "keras_practice.tuning", "--data", "iris", "--trials", "500", "--epochs", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with running(*command, "--out", out, **pipes) as child:
+        for line in child.stdout:
+            if line.startswith("trial 1/500"):
+                break
+        time.sleep(0.3)
+        child.send_signal(number)
+        _, error = child.communicate(timeout=60)
     assert child.returncode == code, error
     assert (
         error.strip() == f"Stopped. Finished trials are kept in {out}; the same command goes on from there."

@@ -1,10 +1,11 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
+from processes import running
 
 from keras_practice.tuning import output_folder as lock
 from keras_practice.tuning.__main__ import main
@@ -22,13 +23,12 @@ with lock.locked(pathlib.Path(sys.argv[1])):
 """
 
 
+@contextmanager
 def holding(folder):
     """Another process that holds the folder's lock."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), lock.__file__], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout.readline() == "held\n"
-    return child
+    with running("-c", HOLDER, folder, lock.__file__, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "held\n"
+        yield child
 
 
 def test_a_second_holder_is_refused_and_told_of_the_first(tmp_path):
@@ -61,13 +61,8 @@ def test_two_searches_in_one_folder_are_told_apart(more, tmp_path, capsys):
     out = tmp_path / "run"
     out.mkdir()
     (out / "settings.json").write_text("kept")
-    child = holding(out)
-    try:
-        with pytest.raises(SystemExit) as stop:
-            main([*QUICK, *more, "--out", str(out)])
-    finally:
-        child.kill()
-        child.communicate()
+    with holding(out) as child, pytest.raises(SystemExit) as stop:
+        main([*QUICK, *more, "--out", str(out)])
     assert stop.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -77,9 +72,8 @@ def test_two_searches_in_one_folder_are_told_apart(more, tmp_path, capsys):
 
 
 def test_the_lock_of_a_killed_process_is_stale(tmp_path):
-    child = holding(tmp_path)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    with holding(tmp_path) as child:
+        child.send_signal(signal.SIGKILL)
     assert (tmp_path / lock.NAME).read_text() == f"{child.pid}\n"  # What it left has no power.
     with locked(tmp_path):
         assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}\n"

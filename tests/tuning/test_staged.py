@@ -10,9 +10,9 @@ from keras_practice import data, recipes
 from keras_practice.callbacks import scores
 from keras_practice.training.tracing import quiet_tracing
 from keras_practice.tuning import staged as module
-from keras_practice.tuning.reports.figures import staged_figure
-from keras_practice.tuning.search.random_oracle import derive_seed
+from keras_practice.tuning.search.oracles import derive_seed
 from keras_practice.tuning.staged import Staged, Step, overfits, staged, train_step
+from keras_practice.tuning.staged_figure import staged_figure
 
 IRIS, DIGITS, WAVES = data.load("iris"), data.load("digits"), data.load("waves")
 

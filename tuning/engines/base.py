@@ -1,132 +1,50 @@
-"""A trial that is trained by a process which has no folder in common with the search: there and back."""
+"""What every engine is: something that runs the trials of a search."""
 
 from __future__ import annotations
 
-import io
-import shutil
-import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import keras_tuner
-from keras_tuner.engine.trial import Trial, TrialStatus
-from rich.console import Console
-
-from keras_practice.core.files import replacing
-from keras_practice.tuning.reports.display import Display
-from keras_practice.tuning.search.recipe_search import RecipeModel, RecipeSearch
+from keras_practice.core.errors import InputError
+from keras_practice.tuning.progress import Progress
+from keras_practice.tuning.search.recipe_search import RecipeSearch
 
 
-@dataclass(frozen=True)
-class TrialRequest:
-    """A trial to be trained.
-
-    Attributes:
-        trial: Its state, as KerasTuner has it.
-        before: The states of the trials that it goes on from, in Hyperband.
-        earlier: What pruning compares with; see `RecipeSearch.earlier`.
-    """
-
-    trial: dict[str, Any]
-    before: tuple[dict[str, Any], ...]
-    earlier: list[list[float]]
+class EngineError(InputError):
+    """An engine that cannot run, said in one sentence."""
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """What came of it.
+class Engine(ABC):
+    """Runs the trials of a search; `str()` of it says how.
+
+    A new one is a file with a function `engine(workers, chief, address)` and a line in
+    `engine_choice.ENGINES`. It asks `search.oracle` for trials and either trains them here, as
+    `search.search` does, or has them trained by a `RemoteTrials` elsewhere and hands what came
+    of it to `receive`.
 
     Attributes:
-        result: What `RecipeSearch.receive` takes.
-        files: What was written, by path from the folder of the results.
-        fatal: The traceback of an error that ends the search; empty if there was none.
+        trains_elsewhere: Whether other processes train, with which this one shares a GPU.
+            Defaults to `False`.
+        takes_any_space: Whether it can train over a space of the user's own. Defaults to `True`.
     """
 
-    result: dict[str, Any]
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    fatal: str = ""
+    trains_elsewhere: ClassVar[bool] = False
+    takes_any_space: ClassVar[bool] = True
 
+    @abstractmethod
+    def run(self, search: RecipeSearch, folder: Path, progress: Progress, total: int) -> None:
+        """Runs the trials that are left; returns when all have ended.
 
-class RemoteTrials(RecipeSearch):
-    """The side that trains: one trial after another, each as a search in one process would.
+        A trial's scores do not depend on where it is trained. Which trials Hyperband and the
+        Bayesian search choose, and where one is pruned, depends on those that have ended by then.
 
-    What trials share, such as traced graphs, outlasts each of them.
+        Args:
+            search: The search; those of its trials that an earlier run has ended are not run again.
+            folder: Folder of its results.
+            progress: What hears how far it is; the search itself tells it of trials that have ended.
+            total: Number of trials, if no space ends before.
 
-    Args:
-        model: The recipe.
-        folder: An empty folder of this process alone.
-    """
-
-    def __init__(self, model: RecipeModel, folder: Path) -> None:
-        settings = model.settings
-        unseen = Display(settings, model.objective.name, settings.trials, Console(file=io.StringIO()))
-        self._earlier: list[list[float]] = []
-        super().__init__(model, folder, unseen)
-
-    def earlier(self, name: str) -> list[list[float]]:
-        """As the order has it."""
-        return self._earlier
-
-    def train(self, order: TrialRequest) -> TrialResult:
-        """Trains a trial, and takes along all that was written."""
-        trial, fatal = Trial.from_state(order.trial), ""
-        name = trial.trial_id
-        self.oracle.trials = {one["trial_id"]: Trial.from_state(one) for one in order.before} | {name: trial}
-        self._earlier, self._trainings = order.earlier, {}
-        result: dict[str, Any] = {}
-        try:
-            result |= {"metrics": self.run_trial(trial), "status": TrialStatus.COMPLETED}
-        except Exception as error:
-            result |= {"message": traceback.format_exc(), "status": TrialStatus.FAILED}
-            if isinstance(error, keras_tuner.errors.FatalError):
-                fatal = result["message"]
-        # A model may have asked for more hyperparameters than there were.
-        result["hyperparameters"] = trial.hyperparameters.get_config()
-        result["trainings"] = [asdict(training) for training in self._trainings.get(name, ())]
-        files = self._taken(Path(self.get_trial_dir(name)), self._out / "tensorboard" / name)
-        return TrialResult(result, files, fatal)
-
-    def _taken(self, *folders: Path) -> dict[str, bytes]:
-        """The files of these folders, which are removed."""
-        taken = {}
-        for folder in folders:
-            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                # Of several trainings no model is kept: the best trial is trained anew.
-                if self._settings.trainings == 1 or not file.name.startswith("checkpoint"):
-                    taken[file.relative_to(self._out).as_posix()] = file.read_bytes()
-            shutil.rmtree(folder, ignore_errors=True)
-        return taken
-
-
-def request_of(search: RecipeSearch, trial: Trial) -> TrialRequest:
-    """What another process has to know of a search's trial to train it."""
-    before, first = [], trial
-    while (name := first.hyperparameters.values.get("tuner/trial_id")) is not None:
-        first = search.oracle.get_trial(name)
-        before.append(first.get_state())
-    return TrialRequest(trial.get_state(), tuple(before), search.earlier(trial.trial_id))
-
-
-def receive(search: RecipeSearch, out: Path, name: str, outcome: TrialResult) -> None:
-    """Records what came of a trial, as if it had been trained by the search itself.
-
-    Args:
-        search: The search.
-        out: Folder of its results.
-        name: The trial's number.
-        outcome: What came of it.
-
-    Raises:
-        keras_tuner.errors.FatalError: If the trial has ended the search.
-    """
-    if outcome.fatal:
-        raise keras_tuner.errors.FatalError(outcome.fatal)
-    shutil.rmtree(out / "tensorboard" / name, ignore_errors=True)  # What a killed run has left of it.
-    for path, content in outcome.files.items():
-        file = out / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as beside:
-            beside.write_bytes(content)
-    search.receive(name, outcome.result)
+        Raises:
+            EngineError: If it cannot run.
+        """

@@ -1,16 +1,87 @@
-"""KerasTuner's other ways to choose the next trial, made to resume as the random one does."""
+"""How the next trial is chosen: KerasTuner's oracles, made to repeat exactly and to outlive a kill."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from typing import Any
 
 import keras_tuner
-from keras_tuner.engine.trial import TrialStatus
+from keras_tuner.engine.trial import Trial, TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
-from keras_practice.tuning.search.random_oracle import RandomOracle
+from keras_practice.core.files import replacing
+
+_MAX_COLLISIONS = 20
+
+
+class RandomOracle(keras_tuner.oracles.RandomSearchOracle):
+    """Draws each trial from the search's seed and the trial's number alone.
+
+    So a search that is killed and resumed draws what the undisturbed one would
+    have drawn, and one hyperparameter's values do not depend on which others
+    there are. Its files are replaced whole.
+
+    Source:
+        A25; Bergstra and Bengio 2012, "Random search for hyper-parameter optimization".
+    """
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Values for a new trial, or the end of the search when the space holds nothing new."""
+        tried = {_key(trial.hyperparameters.values) for trial in self.trials.values()}
+        space = self.get_space().space
+        for attempt in range(_MAX_COLLISIONS):
+            drawn = keras_tuner.HyperParameters()
+            for parameter in space:
+                drawn.merge([parameter])
+                if drawn.is_active(parameter):
+                    seed = derive_seed(self.seed, trial_id, parameter.name, attempt)
+                    drawn.values[parameter.name] = parameter.random_sample(seed)
+            if _key(drawn.values) not in tried:
+                return {"status": TrialStatus.RUNNING, "values": drawn.values}
+        return {"status": TrialStatus.STOPPED, "values": None}
+
+    def reload(self) -> None:
+        """Reloads a search; trials that were running when it was killed are run again."""
+        super().reload()
+        # The trials' own files are written first: they are right where the oracle's lags behind.
+        ended = {TrialStatus.COMPLETED, TrialStatus.FAILED}
+        self._retry_queue = [
+            name for name, trial in sorted(self.trials.items(), reverse=True) if trial.status not in ended
+        ]
+        for name, trial in sorted(self.trials.items()):
+            if name not in self.start_order:
+                self.start_order.append(name)
+            if trial.status in ended and name not in self.end_order:
+                self.end_order.append(name)
+
+    def release(self, tuner_id: str) -> None:
+        """Takes the trial of a tuner that is gone; the next one to ask is given it."""
+        trial = self.ongoing_trials.pop(tuner_id, None)
+        if trial is not None:
+            self._retry_queue.append(trial.trial_id)
+
+    def claim(self, tuner_id: str, trial_id: str | None) -> bool:
+        """Gives a tuner this very trial, if it waits to be run again."""
+        if trial_id not in self._retry_queue:
+            return False
+        self._retry_queue.remove(trial_id)
+        self.ongoing_trials[tuner_id] = self.trials[trial_id]
+        return True
+
+    def discard(self, trial_id: str) -> None:
+        """Has a trial that has a result not run again."""
+        self._retry_queue = [name for name in self._retry_queue if name != trial_id]
+
+    def save(self) -> None:
+        """Saves the oracle's state."""
+        with replacing(self._get_oracle_fname()) as beside:
+            super(keras_tuner.Oracle, self).save(str(beside))
+
+    def _save_trial(self, trial: Trial) -> None:
+        with replacing(f"{self._get_trial_dir(trial.trial_id)}/trial.json") as beside:
+            trial.save(str(beside))
 
 
 class BayesianOracle(RandomOracle, keras_tuner.oracles.BayesianOptimizationOracle):
@@ -84,30 +155,41 @@ class GridOracle(RandomOracle):
         return {"status": TrialStatus.RUNNING, "values": ordered}
 
 
-def oracle_for(search: str, like: keras_tuner.Oracle, epochs: int) -> keras_tuner.Oracle:
-    """The oracle of a way to search, with all that another one was given.
+def oracle_for(
+    search: str, objective: keras_tuner.Objective, *, trials: int, epochs: int, seed: int
+) -> keras_tuner.Oracle:
+    """The oracle of a way to search, in which no number of failed trials ends the search.
 
     Args:
         search: `"random"`, `"grid"`, `"hyperband"` or `"bayesian"`.
-        like: A fresh oracle, whose objective, seed and limits it takes over.
+        objective: The score that trials are judged by.
+        trials: Most trials.
         epochs: Most epochs of a trial.
+        seed: Fixes the trials.
     """
-    if search == "random":
-        return like
-    options = {
-        "objective": like.objective,
-        "max_trials": like.max_trials,
-        "seed": like.seed,
-        "max_retries_per_trial": like.max_retries_per_trial,
-        "max_consecutive_failed_trials": like.max_consecutive_failed_trials,
+    options: dict[str, Any] = {
+        "objective": objective,
+        "max_trials": trials,
+        "seed": oracle_seed(seed),
+        "max_retries_per_trial": 0,
+        "max_consecutive_failed_trials": trials + 1,  # One bad region must not end the search.
     }
     if search == "hyperband":
         return HyperbandOracle(max_epochs=epochs, **options)
-    return BayesianOracle(**options) if search == "bayesian" else GridOracle(**options)
+    kinds = {"random": RandomOracle, "grid": GridOracle, "bayesian": BayesianOracle}
+    return kinds[search](**options)
 
 
-class OracleChooser(keras_tuner.Tuner):
-    """Stands between a tuner with an oracle of its own and KerasTuner's, and puts another in its place."""
+def oracle_seed(seed: int) -> int:
+    """The seed of a search's oracle, never 0, which KerasTuner takes for none."""
+    return 1 + derive_seed("search", seed)
 
-    def __init__(self, oracle: Any, hypermodel: Any = None, *, strategy: str, epochs: int, **kwargs: Any):
-        super().__init__(oracle_for(strategy, oracle, epochs), hypermodel, **kwargs)
+
+def derive_seed(*parts: Any) -> int:
+    """A seed below 2**31 that follows from the parts, the same on every machine."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _key(values: dict[str, Any]) -> str:
+    return repr(sorted(values.items()))

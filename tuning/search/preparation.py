@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,70 @@ from keras_practice import data, recipes
 from keras_practice.callbacks import direction
 from keras_practice.callbacks.scores import CLASS_SCORES, REGRESSION_SCORES
 from keras_practice.core.arguments import check_positive_integer
-from keras_practice.tuning.search.recipe_search import RecipeModel
+from keras_practice.tuning.search.recipe_model import RecipeModel
 from keras_practice.tuning.settings import Settings
+from keras_practice.tuning.space.parameters import Draw, Fixed, Range, Space
 from keras_practice.tuning.space.parsing import parse
-from keras_practice.tuning.space.presets import Draw, Range, Space, dataset_for
+from keras_practice.tuning.space.presets import dataset_for
 from keras_practice.tuning.space.presets import space as space_for
 
 
-def prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeModel, Space | Draw]:
-    """The recipe on its data, tried out, and the space that it is searched over."""
+@dataclass(frozen=True)
+class Prepared:
+    """A search before its first trial.
+
+    Attributes:
+        model: The recipe on its data, tried out, with the settings and the objective.
+        space: What it is searched over.
+        own: The space that the user gave, in the place of the settings' own; `None` if there was none.
+    """
+
+    model: RecipeModel
+    space: Space | Draw
+    own: Space | Draw | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of trials, if no space ends before."""
+        settings = self.model.settings
+        if settings.search != "grid" or not isinstance(self.space, Space):
+            return settings.trials
+        return math.prod(
+            len(parameter.levels(settings.trials)) for parameter in self.space.parameters.values()
+        )
+
+    @property
+    def description(self) -> str:
+        """The space in words."""
+        return str(self.space) if isinstance(self.space, Space) else f"the space {named(self.space)}"
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What was set and not searched."""
+        if not isinstance(self.space, Space):
+            return {}
+        return {name: kept.value for name, kept in self.space.parameters.items() if isinstance(kept, Fixed)}
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this very search and no other, as JSON would hold it."""
+        settings = self.model.settings
+        facts = settings.as_json() | {"data_sha256": fingerprint(settings)}
+        if self.own is not None:
+            facts["own_space"] = str(self.own) if isinstance(self.own, Space) else named(self.own)
+        return facts
+
+
+def prepared(settings: Settings, space: Space | Draw | None = None) -> Prepared:
+    """The recipe on its data, tried out, and the space that it is searched over.
+
+    Args:
+        settings: What to search.
+        space: A space in the place of the settings' own. Defaults to `None`.
+
+    Raises:
+        ValueError: If settings, data and space do not go together.
+        OSError: If a data file cannot be read.
+    """
     recipes.get(settings.recipe)
     dataset = data.load(settings.data, seed=settings.seed, path=settings.data_path)
     dataset = dataset_for(settings.recipe, dataset)
@@ -40,7 +97,7 @@ def prepared(settings: Settings, space: Space | Draw | None) -> tuple[RecipeMode
             if name == "batch_size":
                 check_positive_integer(name, end)
             model.build_from({**defaults, name: end})
-    return model, drawn
+    return Prepared(model, drawn, space)
 
 
 def _objective(settings: Settings, task: data.Task) -> keras_tuner.Objective:

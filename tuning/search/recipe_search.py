@@ -1,4 +1,4 @@
-"""How a trial of a recipe is run: built, trained once or several times, recorded."""
+"""How a trial of a recipe is run: trained once or several times, and recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,162 +16,46 @@ import keras
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_practice import recipes
-from keras_practice.callbacks import ValidationScores, best_weights
 from keras_practice.core.files import replacing
-from keras_practice.data import Dataset
+from keras_practice.tuning.progress import SILENT, Progress
 from keras_practice.tuning.records import DEVIATION, Training, TrialRow, rows_of, write_csv
-from keras_practice.tuning.reports.display import Display
 from keras_practice.tuning.search import hparams
-from keras_practice.tuning.search.folds import fold_of, held_out
-from keras_practice.tuning.search.oracles import OracleChooser
+from keras_practice.tuning.search.oracles import derive_seed, oracle_for
 from keras_practice.tuning.search.pruning import MedianPruning
-from keras_practice.tuning.search.random_oracle import derive_seed
-from keras_practice.tuning.search.random_search import RandomSearch
-from keras_practice.tuning.settings import Settings
-from keras_practice.tuning.space.parsing import kinds_of
-from keras_practice.tuning.space.presets import TRAINING, Draw
-
-# Without the coverage, whose accuracy is undefined while no sample is covered.
-_SCORES = ("f1", "precision", "recall", "auc")
-_MAX_BYTES = 2**26
+from keras_practice.tuning.search.recipe_model import RecipeModel, Run
+from keras_practice.tuning.search.reusing_tuner import ReusingTuner
 
 
-class RecipeModel(keras_tuner.HyperModel):
-    """A recipe on a data set, with a space to draw its hyperparameters from.
-
-    Args:
-        dataset: What is trained and validated on, where `run` names no fold.
-        settings: The search's settings.
-        objective: The score that chooses the best epoch.
-        draw: Gives the values of a trial; see `Space.draw`.
-
-    Raises:
-        ValueError: If there are too few samples for the folds.
-    """
-
-    def __init__(
-        self, dataset: Dataset, settings: Settings, objective: keras_tuner.Objective, draw: Draw
-    ) -> None:
-        super().__init__()
-        self.dataset, self.settings, self.objective, self.draw = dataset, settings, objective, draw
-        self.run = Run(dataset)
-        self._held = () if settings.folds == 1 else held_out(dataset, settings.folds, settings.seed)
-        self._folds: dict[int, Dataset] = {}
-
-    def fold(self, number: int) -> Dataset:
-        """The data of a fold, counted from 0."""
-        if not self._held:
-            return self.dataset
-        if number not in self._folds:
-            if self.dataset.train.x.nbytes > _MAX_BYTES:
-                self._folds.clear()  # Each is a copy of nearly everything.
-            self._folds[number] = fold_of(self.dataset, self._held[number])
-        return self._folds[number]
-
-    def values(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
-        """Every hyperparameter that the space sets, with the training's own that it does not."""
-        drawn = self.draw(hp)
-        if not isinstance(drawn, Mapping):
-            raise ValueError(f"A space must give a dictionary of hyperparameters. Got {drawn!r}.")
-        values = {"optimizer": "adam", "batch_size": self.settings.batch_size, **drawn}
-        if "learning_rate" not in values:
-            low, high = self.settings.learning_rate
-            values["learning_rate"] = hp.Float("learning_rate", low, high, sampling="log")
-        known = kinds_of(self.settings.recipe)
-        if unknown := [name for name in values if name not in known]:
-            raise ValueError(
-                f"A space's hyperparameters must be among {', '.join(known)}. Got {', '.join(unknown)}."
-            )
-        return values
-
-    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The compiled model."""
-        return self.build_from(self.values(hp))
-
-    def build_from(self, values: Mapping[str, Any]) -> keras.Model:
-        """The compiled model of these values."""
-        arguments = {name: value for name, value in values.items() if name not in TRAINING}
-        model = recipes.get(self.settings.recipe)(self.dataset.input_shape, self.dataset.task, **arguments)
-        return recipes.compile_for(
-            model,
-            self.dataset.task,
-            optimizer=values["optimizer"],
-            learning_rate=values["learning_rate"],
-        )
-
-    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-        """Trains with the run's data and callbacks, and keeps the history."""
-        run, settings = self.run, self.settings
-        watching = [
-            ValidationScores(run.dataset.val, scores=self._scores()),
-            best_weights(self.objective.name, mode=self.objective.direction),
-            *run.callbacks,
-        ]
-        if run.log_dir is not None:
-            watching.append(keras.callbacks.TensorBoard(str(run.log_dir), write_graph=False))
-        history = model.fit(
-            # Made anew for each trial, so that its order does not depend on the trials before.
-            run.dataset.train.batches(self.values(hp)["batch_size"], seed=settings.seed),
-            validation_data=run.dataset.val.batches(256),
-            epochs=hp.values.get("tuner/epochs", settings.epochs),
-            shuffle=False,  # The batches shuffle themselves; Keras warns otherwise.
-            verbose=0,
-            callbacks=[*watching, *kwargs["callbacks"]],
-        )
-        run.history = {name: [float(v) for v in values] for name, values in history.history.items()}
-        return history
-
-    def _scores(self) -> tuple[str, ...] | None:
-        if not self.dataset.task.is_classification:
-            return None
-        wanted = self.objective.name.removeprefix("val_")
-        return (*_SCORES, wanted) if wanted.startswith("coverage") else _SCORES
-
-
-@dataclass
-class Run:
-    """What differs between the trainings of one search."""
-
-    dataset: Dataset
-    log_dir: Path | None = None
-    callbacks: Sequence[keras.callbacks.Callback] = ()
-    history: dict[str, list[float]] | None = None
-
-
-class RecipeSearch(RandomSearch, OracleChooser):
-    """A search over a recipe that records each training, and keeps its table and display up to date.
+class RecipeSearch(ReusingTuner):
+    """A search over a recipe that records each training, and keeps its table up to date.
 
     Args:
         model: The recipe.
         out: Folder of the results.
-        display: What shows how far it is.
-        **kwargs: As in `RandomSearch`.
+        progress: What hears how far it is. Defaults to `SILENT`.
     """
 
-    def __init__(self, model: RecipeModel, out: Path, display: Display, **kwargs: Any) -> None:
+    def __init__(self, model: RecipeModel, out: Path, progress: Progress = SILENT) -> None:
         settings = model.settings
-        self._out, self._shown, self._settings, self._model = out, display, settings, model
+        self._out, self._progress, self._settings, self._model = out, progress, settings, model
         self._part = 0
         self._trainings: dict[str, list[Training]] = {}
-        super().__init__(
-            model,
+        oracle = oracle_for(
+            settings.search,
             model.objective,
-            settings.trials,
-            settings.seed,
-            max_consecutive_failed_trials=settings.trials + 1,  # One bad region must not end the search.
-            directory=str(out),
-            project_name="search",
-            strategy=settings.search,
+            trials=settings.trials,
             epochs=settings.epochs,
-            **kwargs,
+            seed=settings.seed,
         )
+        super().__init__(oracle, model, directory=str(out), project_name="search")
+        self.oracle.verbose = 0  # What is told goes to `progress`.
         for name in self.oracle.trials:
             self._trainings[name] = self._recorded(name)
 
     def rows(self) -> list[TrialRow]:
         """The trials so far."""
-        return rows_of(self, self._trainings)
+        seeds = {name: self.trial_seed(trial) for name, trial in self.oracle.trials.items()}
+        return rows_of(self.oracle, seeds, self._trainings)
 
     def ended(self) -> int:
         """How many trials have ended."""
@@ -196,7 +80,7 @@ class RecipeSearch(RandomSearch, OracleChooser):
         if metrics := result.get("metrics"):
             self.oracle.update_trial(name, metrics, step=result.get("step", 0))
         trial.status, trial.message = result["status"], result.get("message")
-        self.oracle.drop(name)
+        self.oracle.discard(name)
         self.on_trial_end(trial)
 
     def earlier(self, name: str) -> list[list[float]]:
@@ -261,11 +145,11 @@ class RecipeSearch(RandomSearch, OracleChooser):
         return self.load_model(trial)
 
     def on_epoch_end(self, trial: Trial, model: keras.Model, epoch: int, logs: Any = None) -> None:
-        """Moves the bar, and ends a training that has diverged."""
+        """Tells of the epoch, and ends a training that has diverged."""
         super().on_epoch_end(trial, model, epoch, logs=logs)
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             model.stop_training = True
-        self._shown.epoch(self._part * self._settings.epochs + epoch)
+        self._progress.epoch(self._part * self._settings.epochs + epoch)
 
     def on_trial_end(self, trial: Trial) -> None:
         """Brings the table up to date, and removes the models that are not among the best."""
@@ -277,7 +161,7 @@ class RecipeSearch(RandomSearch, OracleChooser):
         for row in [row for row in rows if row.status != "RUNNING"][kept:]:
             for file in Path(self.get_trial_dir(row.trial)).glob("checkpoint*"):
                 file.unlink()
-        self._shown.trial(next(row for row in rows if row.trial == trial.trial_id), rows)
+        self._progress.trial(next(row for row in rows if row.trial == trial.trial_id), rows)
 
     def _pruning(self, name: str) -> list[MedianPruning]:
         """The callback that ends the trial's first training where it falls behind."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_practice import recipes
-from keras_practice.tuning.space.presets import Choice, Fixed, Parameter, Range
+from keras_practice.tuning.space.parameters import Choice, Fixed, Parameter, Range
 
 _SAYS = {
     "widths": "widths joined by '-', such as 128-64",

@@ -1,11 +1,8 @@
-"""Ray: what goes to another process and comes back, and whole searches on a Ray of this machine."""
+"""Whole searches on a Ray of this machine."""
 
 import importlib.util
-import io
 import json
 import os
-import pickle
-import re
 import signal
 import socket
 import threading
@@ -13,33 +10,24 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import keras
-import keras_tuner
 import pytest
-from rich.console import Console
-from run_tables import close_to, read
+from processes import hearing_ctrl_c
+from run_tables import close_to, files_of, read
 
-from keras_practice.tuning import Settings, study
+from keras_practice.tuning import Settings, tune
 from keras_practice.tuning.__main__ import main
 from keras_practice.tuning.engines import ray as ray_engine
-from keras_practice.tuning.engines.base import RemoteTrials, receive, request_of
-from keras_practice.tuning.engines.chief_worker.processes import ServingError
-from keras_practice.tuning.search import preparation
-from keras_practice.tuning.search.recipe_search import RecipeModel
+from keras_practice.tuning.engines import ray_cluster
+from keras_practice.tuning.engines.base import EngineError
+from keras_practice.tuning.reports.display import Display
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
     reason="Ray Tune is not installed: pip install 'keras-practice[ray]'",
 )
+
+
 QUICK = ["--data", "iris", "--trials", "2", "--epochs", "1"]
-
-
-def files_of(out):
-    """The paths of a run's files, without the numbers in the names of TensorBoard's."""
-    return sorted(
-        re.sub(r"tfevents.*", "tfevents", path.relative_to(out).as_posix())
-        for path in out.rglob("*")
-        if path.is_file()
-    )
 
 
 @needs_ray
@@ -77,49 +65,13 @@ def test_where_ray_is_not_installed_the_extra_is_named(lacks, tmp_path, capsys, 
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_engine_is_refused(tmp_path):
-    with pytest.raises(study.InputError, match="engine must be one of local, ray. Got 'dask'."):
-        study.tune(Settings(data="iris"), tmp_path / "run", engine="dask")
-
-
-@pytest.mark.parametrize(
-    ("gpus", "at_once", "share"),
-    [(0, 4, 0), (1, 1, 1), (1, 2, 0.5), (1, 3, 0.3333), (2, 2, 1), (2, 3, 0.5), (3, 4, 0.5), (8, 2, 1)],
-)
-def test_gpus_are_shared_evenly(gpus, at_once, share):
-    found = ray_engine._share(gpus, at_once)
-    assert found == share
-    if gpus:
-        assert gpus * int(1 / found) >= at_once  # All that are wanted run at a time.
-
-
-def test_the_environment_is_left_as_it_was(monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    before = dict(os.environ)
-    with ray_engine._environment(ray_engine._own_cluster()):
-        assert (os.environ["RAY_AUTH_TOKEN"], os.environ["RAY_AUTH_MODE"]) == ("mine", "token")
-    assert dict(os.environ) == before
-
-
-def test_a_cluster_that_is_not_there_is_not_waited_for():
-    with socket.socket() as taken:  # And not listened on.
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(
-            ServingError, match=f"A Ray cluster must be at {address}. Got Connection refused."
-        ):
-            ray_engine._knock(address)
-    ray_engine._knock("auto")  # Ray knows.
-
-
 @needs_ray
 def test_processes_that_cannot_start_end_the_search_at_once(tmp_path):
     """Each trial would fail of them, and none could be run again."""
-    _, tune = ray_engine._imported()
+    _, ray_tune = ray_cluster.imported()
     notes = []
     suggestions = SimpleNamespace(error=None, running={"a": SimpleNamespace(trial_id="3")})
-    watch = ray_engine._watch(tune, suggestions, SimpleNamespace(note=notes.append))
+    watch = ray_engine._watch(ray_tune, suggestions, SimpleNamespace(note=notes.append))
     error = tmp_path / "error.txt"
     trial = SimpleNamespace(trial_id="a", error_file=str(error))
     error.write_text("Failure # 1\nThe actor died unexpectedly before finishing this task.\n")
@@ -132,87 +84,10 @@ def test_processes_that_cannot_start_end_the_search_at_once(tmp_path):
     )
     watch.on_trial_recover(2, [], trial)
     with pytest.raises(
-        ServingError, match="must start. Got ModuleNotFoundError: No module named 'keras_practice'"
+        EngineError, match="must start. Got ModuleNotFoundError: No module named 'keras_practice'"
     ):
         watch.on_step_begin(2, [])
     assert len(notes) == 1
-
-
-def elsewhere(search, out, far):
-    """Runs a search as Ray does, but for Ray: everything goes there and back as bytes."""
-    model, orders = search.hypermodel, []
-    trainer = RemoteTrials(RecipeModel(model.dataset, model.settings, model.objective, model.draw), far)
-    while (trial := search.oracle.create_trial(f"ticket{len(orders)}")).status != "STOPPED":
-        order = pickle.dumps(request_of(search, trial))
-        orders.append(pickle.loads(order))
-        outcome = pickle.dumps(trainer.train(pickle.loads(order)))
-        receive(search, out, trial.trial_id, pickle.loads(outcome))
-    return orders
-
-
-def both_ways(settings, folder, space=None):
-    """The rows of a search here and of the same one elsewhere, by trial, and what was ordered."""
-    rows, orders = [], []
-    for name in ("here", "there"):
-        model, _ = preparation.prepared(settings, space)
-        unseen = study.Display(settings, "val_f1", settings.trials, Console(file=io.StringIO()))
-        search = study.RecipeSearch(model, folder / name, unseen)
-        if name == "here":
-            search.search(verbose=0)
-        else:
-            orders = elsewhere(search, folder / name, folder / "far")
-        rows.append(read(folder / name))
-    assert rows[1] == close_to(rows[0])
-    assert files_of(folder / "there") == files_of(folder / "here")
-    assert [path for path in (folder / "far").rglob("trial_*") if any(path.iterdir())] == []
-    return rows[1], orders
-
-
-def test_hyperbands_trials_from_elsewhere_go_on_from_those_before(tmp_path):
-    settings = Settings(data="iris", trials=4, epochs=3, space="none", search="hyperband", batch_size=32)
-    _, orders = both_ways(settings, tmp_path)
-    assert any(order.before for order in orders)
-
-
-def test_trials_from_elsewhere_are_pruned_and_fail_as_here(tmp_path):
-    rates = "learning_rate=choice:0.01,0.02,0.03,0.05,1e-6,1e30"
-    settings = Settings(
-        data="iris", trials=6, epochs=2, space="none", search="grid", prune=True, set=(rates,), batch_size=32
-    )
-    rows, _ = both_ways(settings, tmp_path)
-    statuses = [row["status"] for row in rows.values()]
-    assert sorted(statuses) == [*["COMPLETED"] * 4, "FAILED", "PRUNED"]
-
-
-@pytest.mark.slow
-def test_of_several_trainings_no_model_is_sent(tmp_path):
-    settings = Settings(data="iris", trials=1, epochs=1, folds=2, space="none", batch_size=32)
-    rows, _ = both_ways(settings, tmp_path)
-    assert rows["0"]["val_f1_std"] > 0
-    assert not [name for name in files_of(tmp_path / "there") if "checkpoint" in name]
-
-
-@pytest.mark.slow
-def test_a_model_that_asks_for_more_there_widens_the_space_here(tmp_path):
-    def draw(hp):
-        wide = hp.Choice("wide", [False, True])
-        return {"units": (hp.Int("units", 5, 50),) if wide else (4,), "dropout": 0.0}
-
-    rows, _ = both_ways(Settings(data="iris", trials=4, epochs=1), tmp_path, draw)
-    assert {row["units"] for row in rows.values()} - {"", 5.0}
-
-
-@pytest.mark.parametrize("where", ["here", "there"])
-def test_an_error_that_ends_a_search_here_ends_it_from_there(where, tmp_path, monkeypatch):
-    def fatal(self, *args, **kwargs):
-        raise keras_tuner.errors.FatalTypeError("no model")
-
-    monkeypatch.setattr(RecipeModel, "fit", fatal)
-    settings = Settings(data="iris", trials=2, epochs=1)
-    model, _ = preparation.prepared(settings, None)
-    search = study.RecipeSearch(model, tmp_path / "run", study.Display(settings, "val_f1", 2))
-    with pytest.raises(keras_tuner.errors.FatalError, match="no model"):
-        search.search(verbose=0) if where == "here" else elsewhere(search, tmp_path / "run", tmp_path / "far")
 
 
 RATES = [0.01, 0.02, 0.03, 0.06, 0.04, 1e30]
@@ -247,7 +122,7 @@ def ray_folders():
 def test_a_search_on_ray_is_the_search_here(tmp_path, capfd, monkeypatch):
     settings = Settings(data="iris", trials=6, epochs=3, keep=2)
     space = space_with_faults(tmp_path / "mark", 0.02, 1)
-    assert study.tune(settings, tmp_path / "here", space=space)
+    assert tune(settings, tmp_path / "here", space=space)
     seen, run = {}, ray_engine._run
 
     def watched(ray, *args):
@@ -261,7 +136,7 @@ def test_a_search_on_ray_is_the_search_here(tmp_path, capfd, monkeypatch):
     end = signal.getsignal(signal.SIGTERM)
     folders, environment, home = ray_folders(), dict(os.environ), (Path.home() / ".ray").exists()
     capfd.readouterr()
-    assert study.tune(settings, tmp_path / "there", space=space, engine="ray", workers=2)
+    assert tune(settings, tmp_path / "there", space=space, engine="ray", workers=2)
     output = capfd.readouterr()
     assert (tmp_path / "mark").read_text() == "x"
     rows = read(tmp_path / "there")
@@ -321,18 +196,18 @@ def test_a_search_on_ray_that_is_interrupted_goes_on(tmp_path, monkeypatch, capf
     settings = Settings(data="iris", trials=5, epochs=3)
     space = space_with_faults(tmp_path / "mark", 0.06, 2)
     whole, out = tmp_path / "whole", tmp_path / "run"
-    assert study.tune(settings, whole, space=space)
+    assert tune(settings, whole, space=space)
     deadly = next(name for name, row in read(whole).items() if row["learning_rate"] == 0.06)
-    show, folders = study.Display.trial, ray_folders()
+    show, folders = Display.trial, ray_folders()
 
     def interrupting(self, row, rows):
         show(self, row, rows)
         if row.trial == deadly:  # A moment later, when others wait for Ray.
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    monkeypatch.setattr(study.Display, "trial", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        study.tune(settings, out, space=space, engine="ray", workers=1)
+    monkeypatch.setattr(Display, "trial", interrupting)
+    with hearing_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        tune(settings, out, space=space, engine="ray", workers=1)
     assert not __import__("ray").is_initialized()
     assert ray_folders() == folders
     rows, expected = read(out), read(whole)
@@ -343,9 +218,9 @@ def test_a_search_on_ray_that_is_interrupted_goes_on(tmp_path, monkeypatch, capf
     assert 2 < len(rows) < len(expected)
     kept = {name: (out / "search" / f"trial_{name}" / "trial.json").read_bytes() for name in rows}
 
-    monkeypatch.setattr(study.Display, "trial", show)
+    monkeypatch.setattr(Display, "trial", show)
     capfd.readouterr()
-    assert study.tune(settings, out, space=space)  # Here: whoever has begun it, anyone goes on with it.
+    assert tune(settings, out, space=space)  # Here: whoever has begun it, anyone goes on with it.
     assert "trials were finished before" in capfd.readouterr().out
     ended = {name for name, row in rows.items() if row["status"] != "RUNNING"}
     assert all((out / "search" / f"trial_{name}" / "trial.json").read_bytes() == kept[name] for name in ended)

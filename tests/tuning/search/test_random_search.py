@@ -1,21 +1,21 @@
-import hashlib
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from processes import running, wait_for
 
 from keras_practice import data, recipes
 from keras_practice.callbacks import F1Score
 from keras_practice.tuning import RandomSearch
-from keras_practice.tuning.search.random_oracle import derive_seed
 
 IRIS = data.load("iris")
 
@@ -218,10 +218,38 @@ def test_an_oracle_file_that_lags_behind_the_trials_is_mended(lost, tmp_path):
     assert sorted(search.oracle.end_order) == ["0", "1"]
 
 
-def test_seeds_follow_from_their_parts_alone():
-    assert derive_seed(1, "a") == int(hashlib.sha256(b"1/a").hexdigest()[:8], 16) // 2
-    assert len({derive_seed(s, t) for s in range(20) for t in range(20)}) == 400
-    assert all(0 <= derive_seed(s) < 2**31 for s in range(100))
+def test_a_random_search_of_ones_own_works_with_kerastuners_chief(tmp_path, monkeypatch):
+    from keras_tuner.src import protos
+    from keras_tuner.src.distribute.oracle_chief import OracleServicer
+
+    def build(hp):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(hp.Float("learning_rate", 1e-3, 1e-1)), "mse")
+        return model
+
+    def searched(name):
+        search = RandomSearch(build, "loss", 2, 3, directory=str(tmp_path), project_name=name)
+        yield search
+        search.search(np.ones((8, 2)), np.ones(8), epochs=1, verbose=0)
+        yield search
+
+    plain, _ = searched("plain")
+    shared = searched("shared")
+    chief = next(shared)
+    server = grpc.server(ThreadPoolExecutor(1))
+    protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(chief.oracle), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    for name, value in (("ORACLE_IP", "127.0.0.1"), ("ORACLE_PORT", str(port)), ("TUNER_ID", "worker1")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    worker, _ = searched("worker")
+    server.stop(None).wait()
+    assert not isinstance(worker.oracle, keras_tuner.Oracle)
+    for name, trial in plain.oracle.trials.items():
+        other = chief.oracle.trials[name]
+        assert other.hyperparameters.values == trial.hyperparameters.values
+        assert other.score == pytest.approx(trial.score, rel=1e-6)
+        assert worker.trial_seed(other) == plain.trial_seed(trial)
 
 
 PROGRAM = """
@@ -230,6 +258,11 @@ from keras_practice import data, recipes
 from keras_practice.tuning import Settings, tune
 tune(Settings(data="iris", trials=6, epochs=3, batch_size=32), sys.argv[1])
 """
+
+
+def ready(folder, done, child):
+    """Asks whether there are more trials than were done, or the process is at its end."""
+    return lambda: len(list(folder.rglob("trial.json"))) > done or child.poll() is not None
 
 
 @pytest.mark.slow
@@ -251,19 +284,10 @@ def test_a_run_killed_at_random_points_resumes(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(4):
         done = len(list(killed.rglob("trial.json")))
-        child = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(killed)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 120
-        while len(list(killed.rglob("trial.json"))) <= done and child.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1.0))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with running("-c", PROGRAM, killed, env=environment, **quiet) as child:
+            wait_for(ready(killed, done, child), pause=0.02)
+            time.sleep(rng.uniform(0, 1.0))
     subprocess.run(
         [sys.executable, "-c", PROGRAM, str(killed)], check=True, env=environment, capture_output=True
     )

@@ -12,12 +12,15 @@ from keras_tuner.engine.trial import Trial
 
 from keras_practice import data, recipes
 from keras_practice.callbacks import ValidationScores
-from keras_practice.tuning import Settings, study
+from keras_practice.tuning import Settings, tune
 from keras_practice.tuning.__main__ import main
 from keras_practice.tuning.records import Training, reason_of, rows_of
-from keras_practice.tuning.search import recipe_search as trials
+from keras_practice.tuning.search import recipe_model
 from keras_practice.tuning.search.folds import cross_validation
+from keras_practice.tuning.search.preparation import prepared
 from keras_practice.tuning.search.pruning import MedianPruning
+from keras_practice.tuning.search.recipe_model import RecipeModel
+from keras_practice.tuning.search.recipe_search import RecipeSearch
 
 IRIS, DIABETES, WAVES = data.load("iris"), data.load("diabetes"), data.load("waves")
 
@@ -71,9 +74,9 @@ def test_classes_keep_their_shares_and_identical_samples_stay_together():
 
 @pytest.mark.parametrize("limit", [0, 2**26])
 def test_folds_of_large_data_are_not_all_kept(limit, monkeypatch):
-    monkeypatch.setattr(trials, "_MOST_BYTES", limit)
+    monkeypatch.setattr(recipe_model, "_MAX_BYTES", limit)
     objective = keras_tuner.Objective("val_f1", "max")
-    model = trials.RecipeModel(IRIS, Settings(data="iris", folds=3), objective, lambda hp: {})
+    model = RecipeModel(IRIS, Settings(data="iris", folds=3), objective, lambda hp: {})
     reference = cross_validation(IRIS, 3, seed=0)
     for number in (0, 1, 2, 0):
         np.testing.assert_array_equal(model.fold(number).val.x, reference[number].val.x)
@@ -140,6 +143,44 @@ def fitted(dataset, row, seed, best_epoch=False):
     return history, model
 
 
+def test_a_result_counts_alone_and_not_with_that_of_a_run_that_was_broken_off(tmp_path):
+    settings = Settings(data="iris", trials=1, epochs=1)
+    search = RecipeSearch(prepared(settings).model, tmp_path)
+    name = search.oracle.create_trial("1").trial_id
+    search.oracle.update_trial(name, {"val_f1": 0.9})
+    search.oracle.release("1")
+    search.receive(name, {"status": "COMPLETED", "metrics": {"val_f1": 0.5}})
+    assert search.rows()[0].score == 0.5
+    assert search.ended() == 1
+    assert search.oracle.create_trial("1").status == "STOPPED"  # It does not wait to be run again.
+
+
+class Heard:
+    """Progress that takes notes."""
+
+    def __init__(self):
+        self.epochs, self.trials = [], []
+
+    def epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def trial(self, row, rows):
+        self.trials.append((row.trial, row.status, len(rows)))
+
+    def note(self, text):
+        raise AssertionError
+
+
+def test_a_search_tells_of_every_epoch_and_trial_and_needs_no_console(tmp_path, capsys):
+    settings = Settings(data="iris", trials=2, epochs=2, folds=2)
+    heard = Heard()
+    RecipeSearch(prepared(settings).model, tmp_path / "heard", heard).search(verbose=0)
+    assert heard.epochs == [0, 1, 2, 3] * 2
+    assert heard.trials == [("0", "COMPLETED", 1), ("1", "COMPLETED", 2)]
+    RecipeSearch(prepared(settings).model, tmp_path / "unheard").search(verbose=0)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_trial_that_diverges_or_runs_out_of_memory_fails_and_the_search_goes_on(tmp_path, capsys):
     def space(hp):
         kind = hp.Choice("kind", ["well", "wild", "large", "wrong"])
@@ -150,7 +191,7 @@ def test_a_trial_that_diverges_or_runs_out_of_memory_fails_and_the_search_goes_o
         return {"learning_rate": 1e38 if kind == "wild" else 0.01, "optimizer": "sgd", "batch_norm": False}
 
     out = tmp_path / "run"
-    assert study.tune(Settings(data="iris", trials=4, epochs=2), out, space=space)
+    assert tune(Settings(data="iris", trials=4, epochs=2), out, space=space)
     rows = {row["kind"]: row for row in read(out)}
     assert {kind: row["status"] for kind, row in rows.items()} == {
         "well": "COMPLETED",
@@ -168,12 +209,12 @@ def test_a_trial_that_diverges_or_runs_out_of_memory_fails_and_the_search_goes_o
 
 def test_a_trial_that_kills_the_process_again_and_again_fails(tmp_path, monkeypatch):
     out, arguments = tmp_path / "run", ["--data", "iris", "--trials", "2", "--epochs", "1"]
-    fit = study.RecipeModel.fit
+    fit = RecipeModel.fit
 
     def stopped(self, hp, model, *args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study.RecipeModel, "fit", stopped)
+    monkeypatch.setattr(RecipeModel, "fit", stopped)
     assert main([*arguments, "--out", str(out)]) == 130
     starts = out / "search" / "trial_0" / "starts"
     assert not starts.exists()  # Ctrl-C is not a kill.
@@ -183,7 +224,7 @@ def test_a_trial_that_kills_the_process_again_and_again_fails(tmp_path, monkeypa
         assert (out / "search" / "trial_1" / "starts").read_text() == "1"
         return fit(self, hp, model, *args, **kwargs)
 
-    monkeypatch.setattr(study.RecipeModel, "fit", marked)
+    monkeypatch.setattr(RecipeModel, "fit", marked)
     assert main([*arguments, "--out", str(out)]) == 0
     done, killed = read(out)
     assert (done["status"], killed["status"]) == ("COMPLETED", "FAILED")
@@ -253,9 +294,7 @@ def test_the_best_come_first_and_pruned_ones_after_all_that_were_not(direction):
         trials={trial.trial_id: trial for trial in trials}, objective=keras_tuner.Objective("x", direction)
     )
     pruned = Training(1, 1, 0, 0.5, {}, "pruned after epoch 2")
-    rows = rows_of(
-        SimpleNamespace(oracle=oracle, trial_seed=lambda trial: 0), {name: [pruned] for name in ("3", "5")}
-    )
+    rows = rows_of(oracle, dict.fromkeys(oracle.trials, 0), {name: [pruned] for name in ("3", "5")})
     assert [row.trial for row in rows] == (
         ["2", "0", "3", "5", "1", "4"] if direction == "max" else ["0", "2", "5", "3", "1", "4"]
     )

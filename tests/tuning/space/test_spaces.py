@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from keras_practice import data, recipes
-from keras_practice.tuning import Settings, study
+from keras_practice.tuning import Choice, Fixed, InputError, Range, Settings, Space, space, tune
 from keras_practice.tuning.__main__ import main
 from keras_practice.tuning.space.dimensions import dimensions_of
 from keras_practice.tuning.space.parsing import kinds_of, parse
-from keras_practice.tuning.space.presets import Choice, Fixed, Range, Space, dataset_for, space
+from keras_practice.tuning.space.presets import dataset_for
 
 IRIS, DIGITS, WAVES = data.load("iris"), data.load("digits"), data.load("waves")
 SUITABLE = {"conv1d": WAVES, "rnn": WAVES, "convnet": DIGITS, "resnet": DIGITS}
@@ -240,13 +240,13 @@ def small(hp):
 
 def test_a_function_is_a_space(tmp_path):
     settings = Settings(data="iris", trials=2, epochs=1)
-    assert study.tune(settings, tmp_path / "run", space=small)
+    assert tune(settings, tmp_path / "run", space=small)
     best = json.loads((tmp_path / "run" / "best.json").read_text())
     assert set(best["hyperparameters"]) == {"width", "learning_rate"}
-    with pytest.raises(study.InputError, match="own_space"):
-        study.tune(settings, tmp_path / "run")
-    with pytest.raises(study.InputError, match="among units, .*Got unitz"):
-        study.tune(settings, tmp_path / "other", space=lambda hp: {"unitz": 3})
-    with pytest.raises(study.InputError, match="A grid must be of a described space"):
-        study.tune(Settings(data="iris", search="grid"), tmp_path / "other", space=small)
+    with pytest.raises(InputError, match="own_space"):
+        tune(settings, tmp_path / "run")
+    with pytest.raises(InputError, match="among units, .*Got unitz"):
+        tune(settings, tmp_path / "other", space=lambda hp: {"unitz": 3})
+    with pytest.raises(InputError, match="A grid must be of a described space"):
+        tune(Settings(data="iris", search="grid"), tmp_path / "other", space=small)
     assert not (tmp_path / "other").exists()

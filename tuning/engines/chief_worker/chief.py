@@ -13,10 +13,10 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_practice.tuning.engines.base import TrialResult, receive, request_of
 from keras_practice.tuning.engines.chief_worker.messages import different, versions
 from keras_practice.tuning.engines.chief_worker.processes import KILLED, Processes
-from keras_practice.tuning.reports.display import Display
+from keras_practice.tuning.engines.remote import TrialResult, receive, request_of
+from keras_practice.tuning.progress import Progress
 from keras_practice.tuning.search.recipe_search import RecipeSearch
 
 # How often a trial may take its worker with it before it counts as failed. Where somebody kills workers
@@ -55,8 +55,8 @@ class Chief:
 
     Args:
         search: The search.
-        out: Folder of the results.
-        display: What shows how far it is.
+        folder: Folder of the results.
+        progress: What hears how far it is.
         total: Number of trials, if no space ends before.
         facts: What workers are told when they join.
         processes: Those that the chief has started itself.
@@ -68,13 +68,13 @@ class Chief:
     def __init__(
         self,
         search: RecipeSearch,
-        out: Path,
-        display: Display,
+        folder: Path,
+        progress: Progress,
         total: int,
         facts: Mapping[str, Any],
         processes: Processes,
     ) -> None:
-        self._search, self._out, self._display, self._total = search, out, display, total
+        self._search, self._folder, self._progress, self._total = search, folder, progress, total
         self._processes = processes
         self._facts, self._versions = dict(facts), versions()
         self._numbers = map(str, itertools.count(1))
@@ -107,11 +107,11 @@ class Chief:
         with self._turn:
             number = next(self._numbers)
             self._workers[number] = worker
-            if self._search.oracle.take_up(number, message.get("trial")):
+            if self._search.oracle.claim(number, message.get("trial")):
                 worker.trial = message["trial"]  # It went on with it while the chief was away.
             worker.memory_kills = _memory_kills()
             if worker.own is None:
-                self._display.note(f"{worker.name(number)} has joined")
+                self._progress.note(f"{worker.name(number)} has joined")
             else:
                 self._processes.joined(worker.process)
             if self._done.is_set():
@@ -151,7 +151,7 @@ class Chief:
             worker = self._workers.get(_text(message, "worker"))
             if worker is not None and worker.trial == name and isinstance(epochs, int):
                 worker.epochs = epochs
-                self._display.epoch(sum(other.epochs for other in self._workers.values()) - 1)
+                self._progress.epoch(sum(other.epochs for other in self._workers.values()) - 1)
             return {"wanted": self._is_open(name)}
 
     def report(self, message: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -188,8 +188,8 @@ class Chief:
         with self._turn:
             self._hang_up()
 
-    def _take(self, name: str, outcome: TrialResult) -> None:
-        receive(self._search, self._out, name, outcome)
+    def _take(self, name: str, came: TrialResult) -> None:
+        receive(self._search, self._folder, name, came)
         for worker in self._workers.values():
             if worker.trial == name:
                 worker.trial, worker.epochs = None, 0
@@ -224,7 +224,7 @@ class Chief:
             del self._workers[number]
             if self._done.is_set():
                 return
-            self._search.oracle.give_back(number)
+            self._search.oracle.release(number)
             again = ""
             if worker.trial is not None and self._is_open(worker.trial):
                 if not worker.leaving:
@@ -236,7 +236,7 @@ class Chief:
                     again = f"; trial {worker.trial} is run again"
             if worker.leaving:
                 what = "has left"
-            self._display.note(f"{worker.name(number)} {what}{again}")
+            self._progress.note(f"{worker.name(number)} {what}{again}")
             self._turn.notify_all()
 
 

@@ -14,15 +14,12 @@ from typing import IO
 
 import tensorflow as tf
 
-from keras_practice.tuning.engines.chief_worker.messages import LOOPBACK
+from keras_practice.tuning.engines.addresses import LOOPBACK
+from keras_practice.tuning.engines.base import EngineError
 
 KILLED = "killed"
 _MAX_FALSE_STARTS = 3
 _GRACE = 5.0  # Seconds from the word to the kill.
-
-
-class ServingError(Exception):
-    """Workers that cannot be had, said in one sentence."""
 
 
 def environment_of(number: int, gpus: int, outer: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +77,7 @@ class Processes:
         """Starts again what has died.
 
         Raises:
-            ServingError: If they die again and again before they have joined.
+            EngineError: If they die again and again before they have joined.
         """
         for number, (child, log) in list(self._children.items()):
             if (code := child.poll()) is None:
@@ -93,7 +90,7 @@ class Processes:
                 self._codes[child.pid] = code
                 self._news.notify_all()
             if false and (code == 2 or self._false_starts >= _MAX_FALSE_STARTS):
-                raise ServingError(f"A worker must start. Got {_described(code)}: {_last_line(log)}")
+                raise EngineError(f"A worker must start. Got {_described(code)}: {_last_line(log)}")
             log.close()
             self._starter.submit(self._start, number).result()
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from keras_practice.core.errors import InputError
 from keras_practice.training.tracing import quiet_tracing
-from keras_practice.tuning.engines.base import RemoteTrials, TrialRequest
 from keras_practice.tuning.engines.chief_worker.client import Client, LostError, RefusedError
+from keras_practice.tuning.engines.remote import RemoteTrials, TrialRequest
 from keras_practice.tuning.search.preparation import fingerprint, prepared
-from keras_practice.tuning.search.random_search import one_model_after_another
-from keras_practice.tuning.search.recipe_search import RecipeModel
+from keras_practice.tuning.search.recipe_model import RecipeModel
+from keras_practice.tuning.search.reusing_tuner import one_model_after_another
 from keras_practice.tuning.settings import Settings
 
 _SECONDS_A_WORD = 0.5  # Between two words of a trial's progress.
@@ -56,23 +56,23 @@ def join(
             the data are not the same.
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # The GPU may be shared.
-    session = Client(address, wait if number is None else 0.0, number)
+    client = Client(address, wait if number is None else 0.0, number)
     count = 0
     try:
-        model = _model(session.open(), data, data_path)
-        _say(f"joined {session.place}: {model.settings.recipe} on {model.dataset.name}")
+        model = _model(client.open(), data, data_path)
+        _say(f"joined {client.place}: {model.settings.recipe} on {model.dataset.name}")
         with tempfile.TemporaryDirectory(prefix="keras-practice-") as folder:
-            count = _work(session, model, Path(folder))
+            count = _work(client, model, Path(folder))
     except RefusedError as error:
         raise InputError(str(error)) from error
     except (LostError, SystemExit):
-        if not session.reason:
+        if not client.reason:
             raise
     finally:
-        session.leave()
-        session.close()
-    if session.reason:
-        _say(session.reason, sys.stderr)
+        client.leave()
+        client.close()
+    if client.reason:
+        _say(client.reason, sys.stderr)
         return 1
     _say(f"the search is over; trained here: {count}")
     return 0
@@ -92,31 +92,31 @@ def _model(facts: Mapping[str, Any], data: str | None, data_path: str | None) ->
                 "Chief and worker must have the same data. "
                 + (f"Got another file {settings.data_path or settings.data}." if here else "Got no file.")
             )
-        return prepared(settings, None)[0]
+        return prepared(settings).model
     except (ValueError, OSError) as error:
         raise InputError(" ".join(str(error).split())) from error
 
 
-def _work(session: Client, model: RecipeModel, folder: Path) -> int:
+def _work(client: Client, model: RecipeModel, folder: Path) -> int:
     """Trains what the chief hands out; returns how many trials that were."""
     count = 0
     with warnings.catch_warnings(), quiet_tracing(), one_model_after_another():
         # Keras loads weights before it has the optimiser's variables, which are not needed.
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-        trials = _Trials(model, folder, session)
-        while not (answer := session.ask("create")).get("over"):
+        trials = _Trials(model, folder, client)
+        while not (answer := client.ask("create")).get("over"):
             if "order" not in answer:
                 continue  # There was none to be had yet.
-            session.trial = answer["order"]["trial"]["trial_id"]
+            client.trial = answer["order"]["trial"]["trial_id"]
             try:
-                outcome = trials.train(TrialRequest(**answer["order"]))
+                came = trials.train(TrialRequest(**answer["order"]))
             except _Unwanted:
                 continue
-            files = dict(outcome.files)
+            files = dict(came.files)
             while sum(map(len, files.values())) > _MAX_BYTES:
                 del files[max(files, key=lambda path: len(files[path]))]
-            session.ask("report", files, trial=session.trial, result=outcome.result, fatal=outcome.fatal)
-            session.trial = None
+            client.ask("report", files, trial=client.trial, result=came.result, fatal=came.fatal)
+            client.trial = None
             count += 1
     return count
 
@@ -128,9 +128,9 @@ class _Unwanted(BaseException):
 class _Trials(RemoteTrials):
     """Trials whose progress the chief hears of."""
 
-    def __init__(self, model: RecipeModel, folder: Path, session: Client) -> None:
+    def __init__(self, model: RecipeModel, folder: Path, client: Client) -> None:
         super().__init__(model, folder)
-        self._session, self._last = session, 0.0
+        self._client, self._last = client, 0.0
 
     def on_epoch_end(self, trial: Any, model: Any, epoch: int, logs: Any = None) -> None:
         """Says that an epoch has ended, and hears whether the trial is still wanted."""
@@ -140,7 +140,7 @@ class _Trials(RemoteTrials):
             return
         self._last = now
         done = self._part * self._settings.epochs + epoch + 1
-        if self._session.tell("progress", trial=trial.trial_id, epochs=done).get("wanted") is False:
+        if self._client.tell("progress", trial=trial.trial_id, epochs=done).get("wanted") is False:
             raise _Unwanted
 
 
