@@ -1,29 +1,23 @@
 import csv
-import io
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from matplotlib import image
 from processes import running
-from rich.console import Console
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
 from keras_practice import data
 from keras_practice.callbacks import scores
-from keras_practice.tuning import Settings, best_model
+from keras_practice.tuning import best_model
 from keras_practice.tuning.__main__ import main
-from keras_practice.tuning.records import TrialRow
-from keras_practice.tuning.reports.display import Display
-from keras_practice.tuning.search import preparation
 from keras_practice.tuning.search.recipe_search import RecipeSearch
 
 IRIS = data.load("iris")
@@ -278,21 +272,6 @@ def test_a_regression_is_judged_by_its_loss(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("objective", "task", "way"),
-    [
-        *((f"val_{score}", IRIS.task, "max") for score in ("f1", "precision", "recall", "auc", "accuracy")),
-        *((f"val_coverage{more}", IRIS.task, "max") for more in ("", "_accuracy")),
-        *((name, IRIS.task, "min") for name in ("val_loss", "loss")),
-        ("val_r2", data.Task.regression(), "max"),
-        *((f"val_{score}", data.Task.regression(), "min") for score in ("mae", "rmse", "loss")),
-    ],
-)
-def test_any_score_of_the_callbacks_is_an_objective(objective, task, way):
-    found = preparation._objective(Settings(objective=objective), task)
-    assert (found.name, found.direction) == (objective, way)
-
-
-@pytest.mark.parametrize(
     ("objective", "name"),
     [("val_coverage", "iris"), pytest.param("val_rmse", "diabetes", marks=pytest.mark.slow)],
 )
@@ -368,25 +347,6 @@ def test_a_stopped_run_says_how_to_go_on(number, code, tmp_path):
     assert len(read(out)) >= 1
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
-def test_the_table_fits_on_a_terminal(width):
-    written = io.StringIO()
-    console = Console(file=written, force_terminal=True, width=width, color_system=None)
-    display = Display(Settings(trials=2), "val_f1", 2, console)
-    scores_of = {"val_f1": 0.9, "val_loss": 0.1, "val_accuracy": 0.9}
-    rows = [
-        TrialRow(
-            str(n), n, "COMPLETED", {"dropout": 0.1, "learning_rate": 0.01}, 0.9, scores_of, scores_of, 3
-        )
-        for n in range(2)
-    ]
-    display.finish(rows, {"trial": "0", "hyperparameters": {}, "test": {}}, Path("out"))
-    lines = written.getvalue().splitlines()
-    assert "…" not in written.getvalue()
-    assert any("0.9000 ±0.9000" in line for line in lines)
-    assert ("accuracy" in written.getvalue()) == (width > 80)
-
-
 def test_help_names_every_option_and_does_not_wait_for_tensorflow():
     program = """
 import runpy, sys
@@ -417,10 +377,3 @@ except SystemExit:
         "--overwrite",
     ):
         assert option in done.stdout
-
-
-@pytest.mark.parametrize("field", ["trials", "epochs", "batch_size"])
-def test_settings_refuse_what_is_not_a_count(field):
-    for wrong in (0, -1, 1.5, True, "3"):
-        with pytest.raises(ValueError, match=f"{field} must be a positive integer"):
-            Settings(**{field: wrong})
