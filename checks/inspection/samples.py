@@ -16,7 +16,7 @@ from keras_practice.core.types import Array
 
 MAX_ROWS = 4_096
 _MAX_SECONDS = 3.0
-_LEAST_WINDOW = 0.1
+_MIN_WINDOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def samples_of(x: Any, y: Any, weight: Any = None) -> Samples:
     if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         if y is not None:
             raise ValueError(f"A data set brings its labels itself; leave y out. Got y beside a {_name(x)}.")
-        return _rows_of_batches(x)
+        return _samples_of_batches(x)
     if isinstance(x, Iterator):
         raise ValueError(
             f"x must be arrays, a tf.data.Dataset or a PyDataset, which can be read twice. Got a {_name(x)}."
@@ -114,7 +114,7 @@ def in_turn(classes: Array) -> Array:
     return np.argsort(turn, kind="stable")
 
 
-def _rows_of_batches(batches: Any) -> Samples:
+def _samples_of_batches(batches: Any) -> Samples:
     window = math.inf  # A PyDataset's batches are shuffled by `fit`.
     if isinstance(batches, tf.data.Dataset):
         batches, window = _copied(batches)
@@ -138,7 +138,7 @@ def _rows_of_batches(batches: Any) -> Samples:
     complete = len(parts) == length
     total = count if complete else length * (count // len(parts)) if length > 0 else None
     # A buffer that holds a small part of the samples leaves their order nearly as it was.
-    shuffled = window >= (total or count) * _LEAST_WINDOW
+    shuffled = window >= (total or count) * _MIN_WINDOW
     first = len(keras.tree.flatten(parts[0])[0])
     return Samples(x, y, weight, total, complete, shuffled, first)
 

@@ -43,8 +43,8 @@ def holds(read: Array, raw: Array) -> bool:
     if a.shape == b.shape:
         return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
     for one, other in zip(a[:4], b[:4], strict=True):
-        told = one[one != 0]
-        if len(told) and np.isin(told.astype(np.float32), other).mean() < 0.95:
+        nonzero = one[one != 0]
+        if len(nonzero) and np.isin(nonzero.astype(np.float32), other).mean() < 0.95:
             return False
     return bool(np.any(a[:4] != 0))
 
@@ -62,25 +62,25 @@ def named_arrays(nest: Any, letter: str) -> dict[str, Array]:
     return {letter: arrays[0]} if len(arrays) == 1 else {f"{letter}[{i}]": a for i, a in enumerate(arrays)}
 
 
-def tried_rows(context: CheckContext) -> Samples:
-    """The rows that the anatomy shows."""
+def tried_samples(context: CheckContext) -> Samples:
+    """The samples that the forward pass shows."""
     return context.train.spread(len(context.heads[0].outputs), context.seed)
 
 
-def enough_rows(width: int) -> int:
+def enough_samples(width: int) -> int:
     """Rows that settle the figures of each column, fewer where there are many columns."""
     return max(256, min(LOOK, 400_000 // max(width, 1)))
 
 
-def some_rows(rows: Samples, seed: int) -> Samples:
+def some_samples(samples: Samples, seed: int) -> Samples:
     """As many samples as settle a figure of scale."""
-    width = sum(math.prod(array.shape[1:]) for array in rows.inputs.values())
-    return rows.spread(enough_rows(width), seed)
+    width = sum(math.prod(array.shape[1:]) for array in samples.inputs.values())
+    return samples.spread(enough_samples(width), seed)
 
 
 def some_of(array: Array) -> Array:
     """As many rows of an array as settle a figure of scale."""
-    count = enough_rows(math.prod(array.shape[1:]))
+    count = enough_samples(math.prod(array.shape[1:]))
     if len(array) <= count:
         return array
     return np.asarray(array[np.sort(np.random.default_rng(0).choice(len(array), count, replace=False))])
@@ -113,7 +113,7 @@ def is_constant(array: Array) -> bool:
 
 def fed_to_embedding(context: CheckContext, array: Array, name: str) -> bool:
     """Whether an input holds ids that an embedding looks up."""
-    raw = tried_rows(context).inputs[name]
+    raw = tried_samples(context).inputs[name]
     if raw.dtype.kind not in "biuf" or not np.array_equal(raw, np.round(raw)):
         return False
     readers = [c for c in context.forward_pass.calls if any(holds(a, raw) for a in numbers_in(c.inputs))]

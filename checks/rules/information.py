@@ -77,13 +77,13 @@ def _judge_information(context: CheckContext, head: Target) -> Iterator[Finding]
         and _sees_what_the_model_sees(context)
         and not _is_discrete(context.train)
     )
-    told = ", ".join(f"{name} {score:+.1f}" for name, score in scores.items())
+    listed = ", ".join(f"{name} {score:+.1f}" for name, score in scores.items())
     yield Finding(
         "uninformative-input",
         "error" if sure else "warning",
         f"x and y of {head.name}",
         f"quick learners tell the labels of {used:,} rows from their inputs no better than "
-        f"from shuffled rows (standard errors above chance: {told}), where a signal gives "
+        f"from shuffled rows (standard errors above chance: {listed}), where a signal gives "
         f"more than {_SIGNAL:g}.",
         "labels out of step with their rows (one of x and y shuffled or filtered alone), or random labels.",
         "look at some rows beside their labels, and go back to where x and y were last together.",
@@ -154,10 +154,10 @@ def _forest(features: Array, wanted: Array, known: Array, asked: Array, seed: in
     return np.asarray(forest.predict(features[asked])).reshape(int(asked.sum()), -1)
 
 
-def _features(context: CheckContext, rows: Samples) -> Array | None:
+def _features(context: CheckContext, samples: Samples) -> Array | None:
     """The inputs as columns of unit scale: numbers as they are, ids counted, sequences summed up too."""
     parts = []
-    for name, array in rows.inputs.items():
+    for name, array in samples.inputs.items():
         if fed_to_embedding(context, array, name):
             parts.append(_counted(array))
             continue
@@ -235,9 +235,9 @@ def _sees_what_the_model_sees(context: CheckContext) -> bool:
     )
 
 
-def _is_discrete(rows: Samples) -> bool:
+def _is_discrete(samples: Samples) -> bool:
     """Whether every column has a few values only, which may hide a parity that no sample shows."""
-    for array in rows.spread(500).inputs.values():
+    for array in samples.spread(500).inputs.values():
         flat = as_rows(array)
         if any(len(np.unique(column)) > 4 for column in flat.T[:: max(1, flat.shape[1] // 32)]):
             return False

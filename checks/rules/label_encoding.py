@@ -25,14 +25,14 @@ def encoding(pair: Pair) -> Finding | None:
             "one-hot labels with a loss that takes class numbers.",
             "use categorical_crossentropy, or keep the class numbers.",
         )
-    rows = family in ("categorical", "categorical_hinge", "divergence")
-    if rows or family in ("binary", "hinge", "overlap", "distance"):
+    one_hot = family in ("categorical", "categorical_hinge", "divergence")
+    if one_hot or family in ("binary", "hinge", "overlap", "distance"):
         whole = is_whole(pair.labels)
         single = labels.shape in (outputs.shape[:-1], (*outputs.shape[:-1], 1)) and pair.units > 1
         scores = pair.last in ("softmax", "sigmoid") or family in ("hinge", "binary")
         count = len(distinct(pair.labels))
         # Labels of one column for one unit are class numbers for nothing; that is for the units' rule.
-        if single and whole and (rows or scores) and count > 2 - (rows or pair.last == "softmax"):
+        if single and whole and (one_hot or scores) and count > 2 - (one_hot or pair.last == "softmax"):
             return pair.finding(
                 "label-encoding",
                 "error",
@@ -42,7 +42,7 @@ def encoding(pair: Pair) -> Finding | None:
                 "use sparse_categorical_crossentropy, or keras.utils.to_categorical on the labels.",
             )
     if family in ("categorical", "categorical_hinge", "distance", "binary"):
-        return _other_axis(pair, rows)
+        return _other_axis(pair, one_hot)
     return None
 
 
@@ -64,12 +64,12 @@ def _broadcast(pair: Pair) -> Finding | None:
     )
 
 
-def _other_axis(pair: Pair, rows: bool) -> Finding | None:
+def _other_axis(pair: Pair, one_hot: bool) -> Finding | None:
     labels, outputs = pair.sampled, pair.outputs
     if labels.shape != outputs.shape:
         wrong = labels.ndim > 2 and sorted(labels.shape[1:]) == sorted(outputs.shape[1:])
     else:
-        wrong = rows and labels.ndim > 2 and is_binary(labels) and not all_one(labels, -1)
+        wrong = one_hot and labels.ndim > 2 and is_binary(labels) and not all_one(labels, -1)
         wrong = wrong and any(all_one(labels, axis) for axis in range(1, labels.ndim - 1))
     if not wrong:
         return None

@@ -18,7 +18,7 @@ from keras_practice.checks.inspection.targets import (
     Target,
     all_finite,
     as_rows,
-    enough_rows,
+    enough_samples,
     fed_to_embedding,
     is_regression,
     label_columns,
@@ -140,17 +140,17 @@ def _same_labels(ours: Any, theirs: Any, at: Array, there: Array) -> float:
     return float(np.mean(same))
 
 
-def covers_its_domain(rows: Samples) -> bool:
+def covers_its_domain(samples: Samples) -> bool:
     """Whether the rows are most of the rows there can be, as with a few yes-or-no columns."""
     domain = 1.0
-    if any(math.prod(array.shape[1:]) > WIDE for array in rows.inputs.values()):
+    if any(math.prod(array.shape[1:]) > WIDE for array in samples.inputs.values()):
         return False
-    some = rows.spread(LOOK)
+    some = samples.spread(LOOK)
     for array in some.inputs.values():
         flat = as_rows(array)
         for column in flat.T:
             domain *= len(np.unique(column))
-            if domain > 8 * len(rows):
+            if domain > 8 * len(samples):
                 return False
     distinct = len(np.unique(_hashes(some, some.take(slice(0, 1)), None)[0]))
     return distinct >= domain / 8
@@ -161,7 +161,7 @@ def _labels_among_inputs(context: CheckContext, head: Target) -> Iterator[Findin
     if y.dtype.kind not in "biuf" or y.ndim > 2 or len(y) < FEW_ROWS or not all_finite(y):
         return
     width = sum(math.prod(array.shape[1:]) for array in context.train.inputs.values())
-    count = min(len(y), enough_rows(width))
+    count = min(len(y), enough_samples(width))
     rows = np.sort(np.random.default_rng(context.seed).choice(len(y), count, replace=False))
     targets = label_columns(head, y[rows])
     classes = not is_regression(head)

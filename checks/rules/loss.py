@@ -15,7 +15,7 @@ _SURE = 4.0  # Logits of a probability of 0.98: sure, and far from where anythin
 _UNSURE = 0.02  # The same as a probability.
 # How far outputs without a bound are driven: ten times what the model puts out already.
 _FURTHER = 10.0
-_LEAST_FURTHER = 20.0  # Logits of trained classifiers reach this.
+_MIN_FURTHER = 20.0  # Logits of trained classifiers reach this.
 _TWICE = 0.02  # How near to 2 the ratio of the losses of a doubled and a single batch must be.
 
 
@@ -259,7 +259,7 @@ def _extremes(pair: Pair) -> Iterator[tuple[str, Array]]:
         wrong = np.roll(one_hot, 1, axis=-1) if pair.last == "softmax" else 1 - one_hot
         yield "sure and wrong outputs, exactly 0 and 1", wrong
     elif pair.linear:
-        far = max(_LEAST_FURTHER, _FURTHER * float(np.abs(pair.outputs).max()))
+        far = max(_MIN_FURTHER, _FURTHER * float(np.abs(pair.outputs).max()))
         signs = np.where(np.indices(pair.outputs.shape).sum(axis=0) % 2, 1.0, -1.0)
         for outputs in (far * signs, -far * signs):
             yield f"outputs of {far:.3g} and {-far:.3g}", outputs

@@ -105,12 +105,12 @@ def _other_classes(head: Target, train: Array, val: Array) -> Iterator[Finding]:
     apart = float(np.abs(counts[0] / len(train) - counts[1] / len(val)).sum()) / 2
     if unseen.any():
         names = ", ".join(f"{c:g}" for c in classes[unseen][:5])
-        seen = f"{_count(unseen)} ({names}) in the validation split, never in training"
+        evidence = f"{_count(unseen)} ({names}) in the validation split, never in training"
     elif gone.any():
         names = ", ".join(f"{c:g}" for c in classes[gone][:5])
-        seen = f"{_count(gone)} ({names}) in the training split, never in validation"
+        evidence = f"{_count(gone)} ({names}) in the training split, never in validation"
     elif apart > 0.3 and far > 5:
-        seen = (
+        evidence = (
             f"the shares of the classes differ by {apart:.0%} between the training and the validation split"
         )
     else:
@@ -119,7 +119,7 @@ def _other_classes(head: Target, train: Array, val: Array) -> Iterator[Finding]:
         "ordered-data",
         "error" if unseen.any() else "warning",
         f"y of {head.name}",
-        f"{seen}, where about 0 is expected of a split at random.",
+        f"{evidence}, where about 0 is expected of a split at random.",
         "rows sorted by label: validation_split takes the last rows, before any shuffling.",
         "mix x and y together before fit, or pass validation_data from a stratified split.",
         "A39",

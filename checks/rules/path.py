@@ -231,16 +231,16 @@ def ignores_input(context: CheckContext) -> Iterable[Finding]:
     pull = pull_of(context)
     if pull is None or len(context.train) < 2 or once(context, is_trained):
         return []
-    rows = context.train.spread(TRIED, context.seed)
+    samples = context.train.spread(TRIED, context.seed)
     if any(isinstance(layer, keras.layers.Embedding) and _all_equal(layer) for layer in layers_of(context)):
         return []  # Then no word differs from another, whatever becomes of it.
     found = []
-    for name, values in rows.inputs.items():
+    for name, values in samples.inputs.items():
         if name in pull.inputs:
             gradient = pull.inputs[name]
             read = np.zeros(values.shape[1:], bool) if gradient is None else np.any(gradient, axis=0)
         elif values.dtype.kind in "iu":
-            read = np.full(values.shape[1:], _bears_on_the_output(context, rows, name))
+            read = np.full(values.shape[1:], _bears_on_the_output(context, samples, name))
         else:
             continue
         varies = np.any(values != values[:1], axis=0)
@@ -273,12 +273,12 @@ def _all_equal(embedding: keras.layers.Embedding) -> bool:
     return values.size > 1 and bool(np.ptp(values) == 0)
 
 
-def _bears_on_the_output(context: CheckContext, rows: Samples, name: str) -> bool:
+def _bears_on_the_output(context: CheckContext, samples: Samples, name: str) -> bool:
     """Whether outputs change when one input is taken from other samples."""
-    moved = {key: np.roll(a, 1, axis=0) if key == name else a for key, a in rows.inputs.items()}
-    x = moved if isinstance(rows.x, dict) else keras.tree.pack_sequence_as(rows.x, list(moved.values()))
-    with preserved(context.model, rows.x):
-        one, other = (keras.tree.flatten(context.model(inputs, training=False)) for inputs in (rows.x, x))
+    moved = {key: np.roll(a, 1, axis=0) if key == name else a for key, a in samples.inputs.items()}
+    x = moved if isinstance(samples.x, dict) else keras.tree.pack_sequence_as(samples.x, list(moved.values()))
+    with preserved(context.model, samples.x):
+        one, other = (keras.tree.flatten(context.model(inputs, training=False)) for inputs in (samples.x, x))
     return any(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True))
 
 

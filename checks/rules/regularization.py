@@ -119,20 +119,20 @@ def _dropped(flow: Flow, call: Call, rate: float, before: Any) -> Finding | None
             "under 10% are expected.",
         )
     noise = math.sqrt((1 - keep) / (keep * units))
-    seen = f"{1 - keep:.3g} of {units} units are dropped"
+    dropped = f"{1 - keep:.3g} of {units} units are dropped"
     if 1 - keep >= _EXTREME:
         bad = noise > _NOISY or 1 - keep >= _HOPELESS
-        return _too_much("error" if bad else "warning", name, f"{seen}; at most 0.5 are expected.")
+        return _too_much("error" if bad else "warning", name, f"{dropped}; at most 0.5 are expected.")
     if rate > _STRONG:
-        return _too_much("warning", name, f"{seen}; at most 0.5 are expected.")
+        return _too_much("warning", name, f"{dropped}; at most 0.5 are expected.")
     return None
 
 
 def _dropped_inside(call: Call, rate: float) -> Finding | None:
     if rate <= _STRONG:
         return None
-    seen = f"{rate:.3g} of the inputs or states are dropped in each step; at most 0.5 are expected."
-    return _too_much("error" if rate >= _EXTREME else "warning", call.name, seen)
+    evidence = f"{rate:.3g} of the inputs or states are dropped in each step; at most 0.5 are expected."
+    return _too_much("error" if rate >= _EXTREME else "warning", call.name, evidence)
 
 
 def _too_much(severity: Severity, name: str, evidence: str) -> Finding:

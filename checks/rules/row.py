@@ -34,9 +34,9 @@ def non_finite_data(context: CheckContext) -> Iterable[Finding]:
         A53.
     """
     found = []
-    for where, array, is_input, rows in _all_arrays(context):
+    for where, array, is_input, samples in _all_arrays(context):
         bad = _bad_entries(array)
-        if bad is None or (is_input and _replaced_by_the_model(context, rows, bad)):
+        if bad is None or (is_input and _replaced_by_the_model(context, samples, bad)):
             continue
         flat = as_rows(bad)
         lines: Array = np.any(flat, axis=1)
@@ -58,15 +58,15 @@ def non_finite_data(context: CheckContext) -> Iterable[Finding]:
 
 
 def _all_arrays(context: CheckContext) -> Iterator[tuple[str, Array, bool, Samples]]:
-    for role, rows in (("training", context.train), ("validation", context.val)):
-        if rows is None:
+    for role, samples in (("training", context.train), ("validation", context.val)):
+        if samples is None:
             continue
-        for name, array in rows.inputs.items():
-            yield f"{role} {name}", array, True, rows
-        for name, array in named_arrays(rows.y, "y").items():
-            yield f"{role} {name}", array, False, rows
-        if rows.weight is not None:
-            yield f"{role} sample weights", rows.weight, False, rows
+        for name, array in samples.inputs.items():
+            yield f"{role} {name}", array, True, samples
+        for name, array in named_arrays(samples.y, "y").items():
+            yield f"{role} {name}", array, False, samples
+        if samples.weight is not None:
+            yield f"{role} sample weights", samples.weight, False, samples
 
 
 def _bad_entries(array: Array) -> Array | None:
@@ -82,9 +82,9 @@ def _bad_entries(array: Array) -> Array | None:
     return bad if bad.any() else None
 
 
-def _replaced_by_the_model(context: CheckContext, rows: Samples, bad: Array) -> bool:
+def _replaced_by_the_model(context: CheckContext, samples: Samples, bad: Array) -> bool:
     lines = np.flatnonzero(as_rows(bad).any(axis=1))[:4]
-    calls = forward_pass_of(context.model, rows.take(lines).x).calls
+    calls = forward_pass_of(context.model, samples.take(lines).x).calls
     weighted = [call for call in calls if call.layer.weights]
     return bool(weighted) and all(np.isfinite(a).all() for call in weighted for a in numbers_in(call.inputs))
 

@@ -22,9 +22,9 @@ from keras_practice.checks.inspection.targets import (
     holds,
     numbers_in,
     some_of,
-    some_rows,
+    some_samples,
     takes_ids,
-    tried_rows,
+    tried_samples,
 )
 from keras_practice.core.types import Array
 
@@ -103,9 +103,9 @@ def input_scale(context: CheckContext) -> Iterable[Finding]:
 
 
 def _readings(context: CheckContext) -> Iterator[_Reading]:
-    calls, sample = context.forward_pass.calls, tried_rows(context)
+    calls, sample = context.forward_pass.calls, tried_samples(context)
     arrays = {name: a for name, a in sample.inputs.items() if a.dtype.kind in "biuf"}
-    wide = some_rows(context.train, context.seed).inputs
+    wide = some_samples(context.train, context.seed).inputs
     weighted = [c for c in calls if c.layer.weights and not isinstance(c.layer, keras.layers.Normalization)]
     first = True
     seen: set[tuple[int, str]] = set()
@@ -277,17 +277,17 @@ def _shifted(train: Array, val: Array) -> _Fault | None:
     shift = float(np.median(np.abs(val.mean(axis=0) - train.mean(axis=0)) / deviation))
     outside = float(np.mean((val < train.min()) | (val > train.max())))
     cause = "validation data that did not go through the scaling that the training data went through."
-    seen = (
+    evidence = (
         f"validation columns have {stretch:.3g} times the training columns' deviation and a mean "
         f"{shift:.3g} deviations away, and {outside:.0%} of their values are outside the training range, "
         f"where about 1, 0 and 0% are expected."
     )
     # Data of another day may drift by a deviation or two; a factor of ten is another unit.
     if stretch > 10 or (0 < stretch < 0.1) or shift > 10:
-        return _Fault("error", seen, cause)
+        return _Fault("error", evidence, cause)
     # Among 50 rows of the same source, an extreme one lies outside now and then, not one value in ten.
     if shift > 3 or (outside > 0.1 and len(train) >= 50):
-        return _Fault("warning", seen, cause)
+        return _Fault("warning", evidence, cause)
     return None
 
 
