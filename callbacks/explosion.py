@@ -26,6 +26,7 @@ from keras_practice.core.steps import (
     usable_here,
     when,
 )
+from keras_practice.core.variables import assign
 
 _FIRST_STEPS = 20  # Their mean is what the gradient's norm is compared with.
 _SMALLEST = 1e-8  # So that a gradient of zero at the start is no measure.
@@ -124,8 +125,7 @@ class StopOnExplosion(keras.callbacks.Callback):
             return
         self.exploded = True
         self.step, self.first_layer, what = found
-        for variable, value in zip(self.model.variables, self._good, strict=True):
-            variable.assign(value)
+        assign(self.model.variables, self._good)
         for variable in self.model.optimizer.variables:
             values = np.asarray(variable.numpy())
             if values.dtype.kind == "f" and not np.all(np.isfinite(values)):

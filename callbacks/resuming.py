@@ -24,6 +24,7 @@ from keras_practice.callbacks.stopping import fit_frame
 from keras_practice.core.files import replacing
 from keras_practice.core.private_api import move_to_front, siblings
 from keras_practice.core.types import Array
+from keras_practice.core.variables import all_variables
 
 Arrays = dict[str, Array]
 Json = Any
@@ -236,9 +237,10 @@ def _variables(model: keras.Model) -> list[tuple[str, tf.Variable]]:
 
     On several devices each has an entry of its own: their batch-norm statistics differ.
     """
-    variables = [*model.variables, *(model.optimizer.variables if model.optimizer is not None else ())]
     on_devices = model.distribute_strategy.experimental_local_results
-    return [(_name(variable), part) for variable in variables for part in on_devices(variable.value)]
+    return [
+        (_name(variable), part) for variable in all_variables(model) for part in on_devices(variable.value)
+    ]
 
 
 def _name(variable: keras.Variable) -> str:

@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary
 import h5py
 import keras
 import numpy as np
-import tensorflow as tf
+
+from keras_practice.core.variables import all_variables, assign_unchecked, read_values
 
 # A larger file takes longer to fill than to find out about, and is not kept in memory.
 _LARGEST = 2**24
@@ -34,35 +35,17 @@ class Checkpoints:
 
         Args:
             model: A model, built. The file may be made by giving it the values.
-            values: One tensor for each of `variables(model)`.
+            values: One tensor for each of `all_variables(model)`.
             path: A name that ends in `.weights.h5`.
         """
         form = self._forms.get(model)
         if form is not None and form.fits(model):
             form.write([np.asarray(value) for value in values], path)
             return
-        _assign(model, values)
+        assign_unchecked(all_variables(model), values)
         model.save_weights(path)
         # Most models are written once only.
         self._forms[model] = _Form.of(model) if model in self._forms else None
-
-
-def variables(model: keras.Model) -> list[Any]:
-    """The variables of a model and of its optimiser."""
-    return [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
-
-
-def values_of(model: keras.Model) -> list[Any]:
-    """The values of `variables`, as tensors that later training leaves alone."""
-    found = (variable.value for variable in variables(model))
-    # Not `read_value`, which takes several times as long.
-    return [tf.raw_ops.ReadVariableOp(resource=each.handle, dtype=each.dtype) for each in found]
-
-
-def _assign(model: keras.Model, values: Sequence[Any]) -> None:
-    for variable, value in zip(variables(model), values, strict=True):
-        # Not `variable.assign`, whose checks take longer than the work.
-        variable.value.assign(value, read_value=False)
 
 
 class _Form:
@@ -70,20 +53,20 @@ class _Form:
 
     def __init__(self, model: keras.Model, file: bytes, places: dict[str, int]) -> None:
         self._file, self._places = file, places
-        self._variables = [*map(id, variables(model))]
+        self._variables = [*map(id, all_variables(model))]
 
     @classmethod
     def of(cls, model: keras.Model) -> _Form | None:
         """The form of a model's files; `None` if they are large or hold anything but variables."""
-        before = values_of(model)
+        before = read_values(all_variables(model))
         if sum(int(np.prod(value.shape)) * value.dtype.size for value in before) > _LARGEST:
             return None
         marks = [np.full(value.shape, mark, value.dtype.as_numpy_dtype) for mark, value in enumerate(before)]
-        _assign(model, marks)
+        assign_unchecked(all_variables(model), marks)
         try:
             found = _saved(model)
         finally:
-            _assign(model, before)
+            assign_unchecked(all_variables(model), before)
         places: dict[str, int] = {}
 
         def look(name: str, item: Any) -> None:
@@ -101,7 +84,7 @@ class _Form:
 
     def fits(self, model: keras.Model) -> bool:
         """Whether the model has the variables that it had."""
-        return self._variables == [*map(id, variables(model))]
+        return self._variables == [*map(id, all_variables(model))]
 
     def write(self, values: Sequence[Any], path: str | Path) -> None:
         """Writes a file with these values."""

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.core.variables import assign_unchecked, read_values
 from keras_practice.training.batches import MAX_STEPS, Batches, Epoch, collected
 from keras_practice.training.inlining import inlined, traced
 from keras_practice.training.traced_numbers import NumberSlot, held
@@ -132,26 +133,25 @@ class EpochFunction:
         the first graph; nor could a loop be traced that resets metrics not made yet.
         """
         model = self._model
-        before = [(variable.value, variable.value.read_value()) for variable in model.non_trainable_variables]
+        state = model.non_trainable_variables
+        before = read_values(state)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         predicted = model(x, training=False)
         model.compute_loss(x, y, predicted, weight, training=False)
         model.compute_metrics(x, y, predicted, weight)
         model.reset_metrics()
-        for variable, value in before:  # Recurrent dropout draws whether or not it is wanted.
-            variable.assign(value, read_value=False)
+        assign_unchecked(state, before)  # Recurrent dropout draws whether or not it is wanted.
 
     def _computes_the_same(self, at: tf.Tensor, parts: Any, numbers: tf.Tensor, anew: bool, put: str) -> bool:
         """Whether a step in the loop leaves the same bits as one that is called; all is left as it was."""
         call = self._traced[put]
         state = call.variables
-        before = [variable.read_value() for variable in state]
+        before = read_values(state)
 
         def after(act: Callable[[], Any]) -> list[bytes]:
             act()
             found = [variable.numpy().tobytes() for variable in state]
-            for variable, value in zip(state, before, strict=True):
-                variable.assign(value, read_value=False)
+            assign_unchecked(state, before)
             return found
 
         called = after(lambda: call(numbers, _batch_at(at, *parts)))

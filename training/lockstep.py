@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.core.steps import Step, flat_gradient, hooked, tap_step, untap_step
+from keras_practice.core.variables import all_variables, assign
 from keras_practice.training.workers import Workers, new_key
 
 Logs = dict[str, Any] | None
@@ -130,17 +131,13 @@ class _Engine:
 
     def follow(self, own_seeds: bool = True) -> None:
         """Takes worker 0's variables; its seeds as they are, or as the beginning of this worker's own."""
-        variables = self.variables()
+        variables = all_variables(self.model)
         values = self.group.from_chief([variable.value.numpy() for variable in variables])
         for variable, value in zip(variables, values, strict=True):
             if own_seeds and _is_seed(variable):
                 value = value + np.array([self.group.rank * _SEED_STRIDE, 0], value.dtype)
             if not self.group.chief:
                 variable.value.assign(value)
-
-    def variables(self) -> list[keras.Variable]:
-        owners = [self.model, *([self.model.optimizer] if self.model.optimizer is not None else ())]
-        return [variable for owner in owners for variable in owner.variables]
 
     def wish_to_stop(self) -> None:
         """Has all stop after the same step: not at once, for the others may be in the next one already."""
@@ -149,7 +146,7 @@ class _Engine:
             self.checked = True
         if self.left is not None or self.model.stop_training:
             if self.left is None:
-                self.left = [variable.value.numpy() for variable in self.variables()]
+                self.left = [variable.value.numpy() for variable in all_variables(self.model)]
                 self.wish.assign(1.0)
             self.model.stop_training = False
         if float(self.wishes) > 0:
@@ -171,8 +168,7 @@ class _Engine:
         for variable, total in zip(averaged, sums[len(counts) :], strict=True):
             variable.assign(total / self.group.size)
         if self.left is not None:  # What the callbacks left when they wished to stop, without the step since.
-            for variable, value in zip(self.variables(), self.left, strict=True):
-                variable.value.assign(value)
+            assign((variable.value for variable in all_variables(self.model)), self.left)
         self.logs = {
             name: float(value)
             for name, value in self.model.get_metrics_result().items()

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_practice.core.variables import all_variables, assign_unchecked, read_values
 from keras_practice.training.batches import DeviceArrays
 from keras_practice.training.epoch_fit import EpochFit
 from keras_practice.training.signature import signature
@@ -93,10 +94,8 @@ class _Prepared:
         self._optimizer = model.optimizer
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        self._fresh = [variable.value.read_value() for variable in model.optimizer.variables]
-        self.bytes = sum(
-            int(np.prod(variable.shape)) * 8 for variable in [*model.variables, *model.optimizer.variables]
-        )
+        self._fresh = read_values(model.optimizer.variables)
+        self.bytes = sum(int(np.prod(variable.shape)) * 8 for variable in all_variables(model))
         self._fit = EpochFit(model, arrays)
 
     @property
@@ -107,16 +106,13 @@ class _Prepared:
     def become(self, other: keras.Model) -> None:
         """Takes over everything by which two models of one signature differ."""
         mine, optimizer = self.model, self.model.optimizer
-        for variable, source in zip(mine.variables, other.variables, strict=True):
-            # Not `variable.assign`, whose checks take longer than the work.
-            variable.value.assign(source.value, read_value=False)
+        assign_unchecked(mine.variables, (source.value for source in other.variables))
         for place, wanted in zip(places(mine), places(other), strict=True):
             place.set(wanted.get())
         fresh: list[Any] = self._fresh
         if other.optimizer.built:
             fresh = [variable.value for variable in other.optimizer.variables]
-        for variable, value in zip(optimizer.variables, fresh, strict=True):
-            variable.value.assign(value, read_value=False)
+        assign_unchecked(optimizer.variables, fresh)
         if not isinstance(_rate(other.optimizer), keras.optimizers.schedules.LearningRateSchedule):
             optimizer.learning_rate = float(np.array(other.optimizer.learning_rate))
 

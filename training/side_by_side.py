@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.core.types import Array
+from keras_practice.core.variables import assign
 
 # These treat each number in the weights by itself, so that weights may be stacked and flattened, and multiply
 # by the rate. FTRL adds to it, where `keras.ops.add` takes a column as long as the rows for a bias.
@@ -177,8 +178,7 @@ class Stack:
         clipped = _clipped([g for g, _ in used], self._model.optimizer)
         self._optimizer.apply(clipped, [w for _, w in used])
         self._constrain()
-        for variable, value in zip([*self._state, *self._seed_state], [*state, *seeds], strict=True):
-            variable.assign(value)
+        assign([*self._state, *self._seed_state], [*state, *seeds])
         return loss
 
     def _forward(

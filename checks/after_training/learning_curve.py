@@ -31,6 +31,7 @@ from keras_practice.checks.after_training.subset_training import (
 )
 from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
+from keras_practice.core.variables import all_variables, snapshot
 from keras_practice.data import Task
 from keras_practice.rendering.figures import Line, Panel, figure
 from keras_practice.rendering.tables import aligned
@@ -323,12 +324,10 @@ def learning_curve(
             chosen = chosen or default_sizes(len(samples), task)
             order = stratified_order(samples.y, task, seed + repeat)
             infer = tf.function(model, reduce_retracing=True)
-            variables = [*model.variables, *model.optimizer.variables]
-            start = [np.array(variable.numpy()) for variable in variables]
+            start = snapshot(all_variables(model))
             results.append([])
             for number, size in enumerate(chosen):
-                for variable, initial in zip(variables, start, strict=True):
-                    variable.assign(initial)
+                start.restore()
                 part = samples.take(order[:size])
                 training = SubsetTraining(part, held, task, most, min(batch_size, size), seed + repeat, infer)
                 results[-1].append(training.run(model))

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_practice.checks.after_training.judging import judge_outputs, outputs_of
 from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.types import Array
+from keras_practice.core.variables import Snapshot, snapshot
 from keras_practice.data import Task
 
 _SIZES = 6
@@ -93,7 +94,7 @@ class _Keeper(keras.callbacks.Callback):
         super().__init__()
         self._held, self._task, self._infer = held, task, infer
         self._best, self._since, self._improved = math.inf, 0, 0
-        self._weights: list[Array] | None = None
+        self._weights: Snapshot | None = None
 
     @property
     def still_improving(self) -> bool:
@@ -107,7 +108,7 @@ class _Keeper(keras.callbacks.Callback):
             # A hundredth is less than the last looks should still bring to call them progress.
             self._improved = self._improved + 1 if loss < 0.99 * self._best else 0
             self._best, self._since = loss, 0
-            self._weights = [np.array(variable.numpy()) for variable in self.model.variables]
+            self._weights = snapshot(self.model.variables)
             return
         self._since, self._improved = self._since + 1, 0
         if self._since >= _PATIENCE or not math.isfinite(loss):
@@ -116,8 +117,7 @@ class _Keeper(keras.callbacks.Callback):
     def restore(self) -> None:
         """Sets the best weights."""
         if self._weights is not None:
-            for variable, value in zip(self.model.variables, self._weights, strict=True):
-                variable.assign(value)
+            self._weights.restore()
 
 
 def built(build: Callable[[], keras.Model], samples: Samples) -> keras.Model:

@@ -17,7 +17,7 @@ from keras_practice.checks.inspection.layers import TRIED, once
 from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.steps import flat_gradient
 from keras_practice.core.types import Array
-from keras_practice.core.variables import preserved
+from keras_practice.core.variables import preserved, snapshot
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
         return None
     rows = context.train.spread(TRIED, context.seed)
     x, y = (keras.tree.map_structure(tf.convert_to_tensor, nest) for nest in (rows.x, rows.y))
-    metrics = [(variable, np.array(variable.numpy())) for variable in model.metrics_variables]
+    metrics = snapshot(model.metrics_variables)
     weights = model.trainable_variables
     inputs = {name: a for name, a in Samples(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
 
@@ -113,8 +113,7 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     except Exception:  # The user's own loss may fail in any way; other checks say so.
         return None
     finally:
-        for variable, value in metrics:
-            variable.assign(value)
+        metrics.restore()
     found = {
         id(weight): None if gradient is None else np.asarray(flat_gradient(gradient, math.prod(weight.shape)))
         for weight, gradient in zip(weights, gradients[: len(weights)], strict=True)

@@ -12,6 +12,7 @@ from keras_practice.checks.findings import Finding
 from keras_practice.checks.trials.case import STEPS, Case
 from keras_practice.checks.trials.hypotheses import Answer
 from keras_practice.checks.trials.short_training import ShortTraining, fresh_weights
+from keras_practice.core.variables import assign
 
 FEW, MANY = 16, 64
 # Where so few samples cannot even be told apart by a fifth of the loss, nothing is learned.
@@ -144,5 +145,4 @@ def _unlucky(failed: int) -> Finding:
 def _restart(training: ShortTraining) -> None:
     values = fresh_weights(training.model)
     if values is not None:
-        for variable, value in zip(training.model.trainable_variables, values, strict=True):
-            variable.assign(value)
+        assign(training.model.trainable_variables, values)

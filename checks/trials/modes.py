@@ -14,6 +14,7 @@ from keras_practice.checks.trials.short_training import LONG_FIT, USUAL_FIT, Sho
 from keras_practice.checks.trials.symptoms import AT_THE_START
 from keras_practice.checks.trials.train_loop import TrainLoop, own_optimizer
 from keras_practice.core.types import Array
+from keras_practice.core.variables import snapshot
 
 SETTLE_STEPS = 50
 _LEAK = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -84,7 +85,7 @@ def unapplied_steps(training: ShortTraining) -> Iterator[Finding]:
     if own is None or not hasattr(model, "train_step"):
         return
     weights, theirs = model.trainable_variables, model.optimizer
-    before = [np.array(weight.numpy()) for weight in weights]
+    before = snapshot(weights)
     rows = training.order(1)[0]
     x, (y, weight) = training.samples.inputs(rows), training.samples.targets(rows)
     with training.preserved():
@@ -94,7 +95,7 @@ def unapplied_steps(training: ShortTraining) -> Iterator[Finding]:
                 model.train_step((x, y) if weight is None else (x, y, weight))
         finally:
             model.optimizer = theirs
-        same = all(np.array_equal(a, np.array(w.numpy())) for a, w in zip(before, weights, strict=True))
+        same = before.holds()
     if same:
         yield Finding(
             "loss-stuck",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from keras_practice.checks.trials.constant_answer import constant_loss, penalty_
 from keras_practice.checks.trials.train_loop import LossCurve, TensorSamples, TrainLoop
 from keras_practice.core.steps import inner_layers, outputs_kept, usable_here
 from keras_practice.core.types import Array
+from keras_practice.core.variables import restored
 
 # As much as fits a look of seconds: samples to train on, samples to look at, samples a step.
 _MAX_ROWS = 2_048
@@ -114,15 +114,9 @@ class ShortTraining:
         self._evaluate: Any = None
         self.penalty = 0.0  # What the layers add to the loss; known once a constant loss was asked for.
 
-    @contextmanager
-    def preserved(self) -> Iterator[None]:
+    def preserved(self) -> AbstractContextManager[None]:
         """Puts back the model's variables at the end of the block."""
-        before = [np.array(variable.numpy()) for variable in self._variables]
-        try:
-            yield
-        finally:
-            for variable, value in zip(self._variables, before, strict=True):
-                variable.assign(value)
+        return restored(self._variables)
 
     def order(self, steps: int, among: Array | None = None) -> Array:
         """Rows for each step, `(steps, batch)`: some rows, or all, in ever new orders."""

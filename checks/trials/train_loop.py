@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_practice.checks.inspection.gradients import loss_and_gradients
 from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
+from keras_practice.core.variables import snapshot
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class TrainLoop:
         self.schedule = rate if callable(rate) else None
         innermost(optimizer).learning_rate = self._rate
         optimizer.build(samples.model.trainable_variables)
-        self._fresh = [np.array(variable.numpy()) for variable in optimizer.variables]
+        self._fresh = snapshot(optimizer.variables)
         rows = ([None, samples.batch], tf.int64)
         self._run = samples.traced(self._loop, rows, rows, ([None], tf.float32))
 
@@ -132,8 +133,7 @@ class TrainLoop:
                 Defaults to `True`.
         """
         if fresh:
-            for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
-                variable.assign(value)
+            self._fresh.restore()
         factors = np.broadcast_to(np.asarray(factor, np.float32), (len(order),))
         rows = tf.constant(order, tf.int64)
         labelled = rows if labels is None else tf.constant(labels, tf.int64)

@@ -5,7 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_practice.training.checkpoints import Checkpoints, values_of, variables
+from keras_practice.core.variables import all_variables, read_values
+from keras_practice.training.checkpoints import Checkpoints
 
 
 def net(seed=0, optimizer="adam"):
@@ -35,7 +36,7 @@ def same_files(one, other):
 
 
 def change(model, by):
-    for variable in variables(model):
+    for variable in all_variables(model):
         variable.assign(np.asarray(variable.value) + np.asarray(by).astype(variable.dtype))
 
 
@@ -44,7 +45,7 @@ def test_every_file_is_the_one_that_keras_writes(optimizer, tmp_path):
     model, checkpoints = net(optimizer=optimizer), Checkpoints()
     for turn in range(4):
         change(model, turn + 1)
-        at_the_time = values_of(model)
+        at_the_time = read_values(all_variables(model))
         model.save_weights(tmp_path / "keras.weights.h5")
         change(model, 7)  # As training that goes on.
         checkpoints.write(model, at_the_time, tmp_path / "ours.weights.h5")
@@ -56,7 +57,7 @@ def test_a_file_that_was_copied_loads_into_another_model(tmp_path):
     model, checkpoints, other = net(), Checkpoints(), net(seed=1)
     for turn in range(3):
         change(model, turn + 1)
-        checkpoints.write(model, values_of(model), tmp_path / "a.weights.h5")
+        checkpoints.write(model, read_values(all_variables(model)), tmp_path / "a.weights.h5")
     other.load_weights(tmp_path / "a.weights.h5")
     for ours, theirs in zip(model.variables, other.variables, strict=True):
         if "seed_generator" not in ours.path and "metric" not in ours.path:
@@ -66,10 +67,10 @@ def test_a_file_that_was_copied_loads_into_another_model(tmp_path):
 def test_a_model_that_was_compiled_anew_is_written_by_keras(tmp_path):
     model, checkpoints = net(), Checkpoints()
     for _ in range(3):
-        checkpoints.write(model, values_of(model), tmp_path / "a.weights.h5")
+        checkpoints.write(model, read_values(all_variables(model)), tmp_path / "a.weights.h5")
     model.compile("sgd", "mse")
     model.optimizer.build(model.trainable_variables)
-    checkpoints.write(model, values_of(model), tmp_path / "ours.weights.h5")
+    checkpoints.write(model, read_values(all_variables(model)), tmp_path / "ours.weights.h5")
     model.save_weights(tmp_path / "keras.weights.h5")
     assert same_files(tmp_path / "ours.weights.h5", tmp_path / "keras.weights.h5")
 
@@ -78,7 +79,7 @@ def test_a_large_model_is_written_by_keras(tmp_path, monkeypatch):
     monkeypatch.setattr("keras_practice.training.checkpoints._LARGEST", 100)
     model, checkpoints = net(), Checkpoints()
     for _ in range(3):
-        checkpoints.write(model, values_of(model), tmp_path / "ours.weights.h5")
+        checkpoints.write(model, read_values(all_variables(model)), tmp_path / "ours.weights.h5")
     assert checkpoints._forms[model] is None
     model.save_weights(tmp_path / "keras.weights.h5")
     assert same_files(tmp_path / "ours.weights.h5", tmp_path / "keras.weights.h5")
@@ -87,6 +88,6 @@ def test_a_large_model_is_written_by_keras(tmp_path, monkeypatch):
 def test_finding_the_form_leaves_the_model_as_it_was(tmp_path):
     model, checkpoints = net(), Checkpoints()
     for _ in range(2):
-        before = [np.asarray(value) for value in values_of(model)]
-        checkpoints.write(model, values_of(model), tmp_path / "a.weights.h5")
-        assert all(map(np.array_equal, map(np.asarray, values_of(model)), before))
+        before = [np.asarray(value) for value in read_values(all_variables(model))]
+        checkpoints.write(model, read_values(all_variables(model)), tmp_path / "a.weights.h5")
+        assert all(map(np.array_equal, map(np.asarray, read_values(all_variables(model))), before))

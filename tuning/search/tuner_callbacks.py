@@ -9,7 +9,8 @@ import keras
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
-from keras_practice.training.checkpoints import Checkpoints, values_of
+from keras_practice.core.variables import all_variables, read_values
+from keras_practice.training.checkpoints import Checkpoints
 
 
 def tuner_hooks(tuner: keras_tuner.Tuner, trial: Trial) -> keras.callbacks.Callback:
@@ -75,7 +76,7 @@ class BestEpoch(keras.callbacks.Callback):
             if not self._objective.better_than(value, worst if self._value is None else self._value):
                 return
             self._value = value
-        self._state = values_of(self.model)
+        self._state = read_values(all_variables(self.model))
 
     def write(self, path: str | Path, checkpoints: Checkpoints) -> None:
         """Writes the best epoch as a checkpoint, if there is one since the last time."""

@@ -16,6 +16,7 @@ from keras_practice.callbacks.direction import direction as direction_of
 from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.arguments import check_positive, check_positive_integer
 from keras_practice.core.steps import innermost
+from keras_practice.core.variables import all_variables, snapshot
 from keras_practice.recipes import scale_learning_rate
 from keras_practice.tuning.sweeps.batch_size_results import BatchSizeCurve, BatchSizeResult
 from keras_practice.tuning.sweeps.rates import batches_of, built, samples_in, tensors_of
@@ -157,12 +158,10 @@ class _Study:
         keras.utils.set_random_seed(self._seed)
         self.model = model = built(self._build, self._rows)
         rate = self._scale(model, size)
-        variables = [*model.variables, *model.optimizer.variables]
-        start = [np.array(variable.numpy()) for variable in variables]
+        start = snapshot(all_variables(model))
         if not self.fits(size):  # Which traces too.
             return False
-        for variable, value in zip(variables, start, strict=True):
-            variable.assign(value)
+        start.restore()
         untrained = self._named(model.evaluate(self._val, return_dict=True, verbose=0))
         order = tf.Variable(tf.range(len(self._rows), dtype=tf.int64), trainable=False)
         clock = _Clock(order, self._seed, self.score, untrained, self._seconds)

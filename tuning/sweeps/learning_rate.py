@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
+from keras_practice.core.variables import all_variables, snapshot
 from keras_practice.rendering.figures import Line, Panel, figure
 from keras_practice.rendering.tables import aligned
 from keras_practice.training.side_by_side import CannotStackError, HeldRate, Stack
@@ -253,12 +254,10 @@ def one_by_one(
     """
     rate, rows = tf.Variable(0.0, trainable=False), tf.Variable(orders[0], trainable=False)
     innermost(model.optimizer).learning_rate = HeldRate(rate)
-    variables = [*model.variables, *model.optimizer.variables]
-    start = [np.array(variable.numpy()) for variable in variables]
+    start = snapshot(all_variables(model))
     train_loss, val_loss = np.full((2, len(rates), len(orders)), np.nan)
     for copy, value in enumerate(rates):
-        for variable, initial in zip(variables, start, strict=True):
-            variable.assign(initial)
+        start.restore()
         rate.assign(value)
         history = model.fit(
             batches_of(samples, rows, batch_size),
