@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_practice.callbacks.report_page import Progress, curves, layers, settings, training_page
 from keras_practice.core.files import replacing
-from keras_practice.core.private_api import siblings
+from keras_practice.core.private_api.keras import siblings
 from keras_practice.rendering.figures import figure, save
 
 _RELOAD = 10  # seconds

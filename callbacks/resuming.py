@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 import random
@@ -20,9 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.callbacks.stopping import fit_frame
 from keras_practice.core.files import replacing
-from keras_practice.core.private_api import move_to_front, siblings
+from keras_practice.core.private_api.keras import batches_of_fit, begin_fit_at, move_to_front, siblings
 from keras_practice.core.types import Array
 from keras_practice.core.variables import all_variables
 
@@ -133,7 +131,7 @@ class _Resumable(keras.callbacks.Callback):
         if self._path.exists():
             self._saved = _read(self._path)
             _check_variables(self._path, *self._saved, self.model)
-        _begin_at(self.model, self._saved[0]["epoch"] if self._saved else None)
+        begin_fit_at(self.model, self._saved[0]["epoch"] if self._saved else None)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Restores what was read, once all callbacks have begun; later, saves the epoch before."""
@@ -141,7 +139,7 @@ class _Resumable(keras.callbacks.Callback):
             self._finished += 1
             self._save(epoch)
             return
-        _begin_at(self.model, None)
+        begin_fit_at(self.model, None)
         self._fresh = {name: _memory(callback)[0] for name, callback in self._others()}
         if self._saved is None:
             return
@@ -157,7 +155,7 @@ class _Resumable(keras.callbacks.Callback):
         """Deletes the file."""
         if self._saved is not None:  # All epochs were done before.
             self._restore()
-        _begin_at(self.model, None)
+        begin_fit_at(self.model, None)
         self._path.unlink(missing_ok=True)
         _finished_fits[self._path_of_first.resolve()] += 1
 
@@ -205,24 +203,13 @@ class _Resumable(keras.callbacks.Callback):
         self._finished = state["finished"]
 
 
-def _begin_at(model: keras.Model, epoch: int | None) -> None:
-    """Has the running `fit` begin at an epoch; `None` leaves it to `initial_epoch`.
-
-    Keras has no public way. `fit` reads this attribute, which
-    `keras.callbacks.BackupAndRestore` sets, after all `on_train_begin`.
-    """
-    model._initial_epoch = epoch
-
-
 def _replay(model: keras.Model, epochs: int) -> None:
     """Draws the batches of whole epochs just as `fit` draws them, without training.
 
-    `fit` keeps them in a local variable. Nothing less is exact: a data set that
-    repeats has one iterator for all epochs, a generator and a cache change as they are
-    read, and a `PyDataset` counts its epochs.
+    Nothing less is exact: a data set that repeats has one iterator for all epochs, a
+    generator and a cache change as they are read, and a `PyDataset` counts its epochs.
     """
-    frame = fit_frame(model, inspect.currentframe())
-    batches = frame.f_locals.get("epoch_iterator") if frame is not None else None
+    batches = batches_of_fit(model)
     if batches is None:
         raise RuntimeError("Batches can be drawn again in Keras's own fit alone, else with replay=False.")
     for _ in range(epochs):

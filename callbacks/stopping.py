@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_practice.callbacks.direction import direction
 from keras_practice.core.arguments import check_positive_integer
+from keras_practice.core.private_api.keras import fit_frame
 
 Mode = Literal["auto", "min", "max"]
 
@@ -148,15 +149,6 @@ class _Interrupt:
             handler = handler._previous
         if handler is not top:
             signal.signal(signal.SIGINT, handler)
-
-
-def fit_frame(model: keras.Model, frame: FrameType | None) -> FrameType | None:
-    """The call of this model's `fit` that a frame is inside of, `None` where there is none."""
-    while frame is not None:
-        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
-            return frame
-        frame = frame.f_back
-    return None
 
 
 def _in_main_thread() -> bool:

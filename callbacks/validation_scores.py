@@ -14,7 +14,7 @@ from keras_practice.callbacks.confusion import confusion_png, report_markdown
 from keras_practice.callbacks.f1 import AVERAGES, Average
 from keras_practice.callbacks.scores import REGRESSION_SCORES, best_threshold, confusion_matrix, scores
 from keras_practice.core.arguments import check_positive_integer
-from keras_practice.core.private_api import move_to_front
+from keras_practice.core.private_api.keras import move_to_front
 from keras_practice.core.steps import Step, hooked, tap_step, untap_step
 from keras_practice.core.types import Array
 from keras_practice.data import Split, Task
@@ -131,6 +131,24 @@ class ValidationScores(keras.callbacks.Callback):
         """Forgets the predictions of the pass before."""
         if self._recorder is not None:
             self._recorder.clear()
+
+    def share_function(self, other: ValidationScores) -> bool:
+        """Takes predictions by the function that another callback has had traced.
+
+        For one model whose `fit` is called again and again with callbacks of its own.
+
+        Args:
+            other: A callback of the same model.
+
+        Returns:
+            Whether it does: not if the validation sets differ, or this callback has a function already.
+        """
+        mine, theirs = self._val, other._val
+        same = mine is theirs or (np.array_equal(mine.x, theirs.x) and np.array_equal(mine.y, theirs.y))
+        if not same or self._recorder is not None:
+            return False
+        self._recorder = other._recorder
+        return True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the scores to `logs`."""

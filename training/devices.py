@@ -13,9 +13,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from keras_practice.core.command import DEVICES, device_option, quiet_start, refuse
+from keras_practice.core.private_api.tensorflow import has_started
 
 DOCTOR = "keras-practice doctor"
 _RESTART = "call device first of all, and in a notebook restart the runtime"
@@ -208,7 +208,7 @@ def gather() -> Facts:
     return Facts(
         gpus=tuple(_describe(gpu) for gpu in visible),
         hidden=len(tf.config.list_physical_devices("GPU")) - len(visible),
-        started=_started(),
+        started=has_started(),
         growing=bool(visible) and all(tf.config.experimental.get_memory_growth(gpu) for gpu in visible),
         divided=any(tf.config.get_logical_device_configuration(gpu) is not None for gpu in visible),
         policy=keras.config.dtype_policy().name,
@@ -364,11 +364,6 @@ def _apply(chosen: Device, facts: Facts) -> Device:
     if chosen.policy != facts.policy:
         keras.config.set_dtype_policy(chosen.policy)
     return replace(chosen, strategy=tf.distribute.MirroredStrategy()) if chosen.strategy is True else chosen
-
-
-def _started() -> bool:
-    """Whether TensorFlow has opened its devices; it has no public word for this."""
-    return bool(context.context()._initialized)
 
 
 def _describe(gpu: Any) -> GPU:

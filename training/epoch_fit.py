@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.callbacks import ValidationScores
+from keras_practice.core.private_api.keras import traces_batches
 from keras_practice.training.batches import (
     DeviceArrays,
     Epochs,
@@ -221,8 +222,7 @@ class EpochFit:
             if not isinstance(callback, ValidationScores):
                 continue
             for known in self._scored:
-                if _same_set(known, callback) and callback._recorder is None:
-                    callback._recorder = known._recorder
+                if callback.share_function(known):
                     break
             else:
                 self._scored = [*self._scored[-3:], callback]
@@ -242,13 +242,8 @@ def _needs_batches(callback: Any) -> bool:
     if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
         return False
     if isinstance(callback, keras.callbacks.TensorBoard) and callback.update_freq == "epoch":
-        return bool(getattr(callback, "_should_trace", True))
+        return traces_batches(callback)
     return not isinstance(callback, keras.callbacks.Callback) or any(
         name in vars(callback) or getattr(type(callback), name) is not getattr(keras.callbacks.Callback, name)
         for name in _BATCH_HOOKS
     )
-
-
-def _same_set(one: ValidationScores, other: ValidationScores) -> bool:
-    a, b = one._val, other._val
-    return a is b or (np.array_equal(a.x, b.x) and np.array_equal(a.y, b.y))

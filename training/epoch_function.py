@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.core.private_api.tensorflow import traced
 from keras_practice.core.variables import assign_unchecked, read_values
 from keras_practice.training.batches import MAX_STEPS, Batches, Epoch, collected
-from keras_practice.training.inlining import inlined, traced
+from keras_practice.training.inlining import inlined
 from keras_practice.training.traced_numbers import NumberSlot, held
 
 # With fewer steps to an epoch there is nothing to be won.

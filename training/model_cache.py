@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_practice.core.private_api.keras import learning_rate_schedule
 from keras_practice.core.variables import all_variables, assign_unchecked, read_values
 from keras_practice.training.batches import DeviceArrays
 from keras_practice.training.epoch_fit import EpochFit
@@ -113,13 +114,9 @@ class _Prepared:
         if other.optimizer.built:
             fresh = [variable.value for variable in other.optimizer.variables]
         assign_unchecked(optimizer.variables, fresh)
-        if not isinstance(_rate(other.optimizer), keras.optimizers.schedules.LearningRateSchedule):
+        if learning_rate_schedule(other.optimizer) is None:
             optimizer.learning_rate = float(np.array(other.optimizer.learning_rate))
 
     def is_whole(self, key: str) -> bool:
         """Whether the model is still what it was: compiled once, and of the same structure."""
         return self.model.optimizer is self._optimizer and signature(self.model) == key
-
-
-def _rate(optimizer: keras.optimizers.Optimizer) -> Any:
-    return getattr(optimizer, "_learning_rate", None)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.core.private_api.keras import decays
 from keras_practice.core.types import Array
 from keras_practice.core.variables import assign
 
@@ -242,14 +243,9 @@ def _stacked_optimizer(optimizer: Any, trained: list[Any], weights: list[Any]) -
     copy = type(optimizer).from_config(config)
     if config.get("weight_decay"):
         copy.exclude_from_weight_decay(
-            var_list=[w for v, w in zip(trained, weights, strict=True) if not _decays(optimizer, v)]
+            var_list=[w for v, w in zip(trained, weights, strict=True) if not decays(optimizer, v)]
         )
     return copy
-
-
-def _decays(optimizer: Any, variable: Any) -> bool:
-    """Whether weight decay touches a variable; Keras has no public way to ask."""
-    return bool(optimizer._use_weight_decay(variable))
 
 
 def _clipped(gradients: list[tf.Tensor], optimizer: Any) -> list[tf.Tensor]:

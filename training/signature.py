@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_practice.core.private_api.keras import excludes_weights
 from keras_practice.training.traced_numbers import NumberSlot, hidden, places
 
 # State outside variables and configs, or code that a config does not tell.
@@ -140,20 +141,12 @@ def _is_plain(model: keras.Model) -> bool:
         and not model.run_eagerly
         and isinstance(model.optimizer, keras.optimizers.Optimizer)
         and model.distribute_strategy.num_replicas_in_sync == 1
-        and not _excludes_weights(model.optimizer)
+        and not excludes_weights(model.optimizer)
         and all(vars(model).get(name) is None for name in _OVERRIDABLE)
         and all(
             variable.dtype in ("float32", "int32", "int64", "uint32", "bool") for variable in model.variables
         )
         and all(layer.compute_dtype == "float32" for layer in model.layers)
-    )
-
-
-def _excludes_weights(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether some weights are to be spared by weight decay, which no config tells."""
-    return any(
-        "exclude_from_weight_decay" in name and not name.endswith("_cache") and bool(value)
-        for name, value in vars(optimizer).items()
     )
 
 

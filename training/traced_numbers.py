@@ -19,6 +19,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_practice.core.private_api.keras import learning_rate_schedule
+
 _OPTIMIZERS = ("Adam", "AdamW", "Adamax", "Nadam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Lion")
 _OF_OPTIMIZER = (
     "weight_decay",
@@ -137,7 +139,7 @@ def places(model: keras.Model) -> list[NumberSlot]:
             look(variable.regularizer, ("l1", "l2"))
     if _keras_name(model.optimizer, keras.optimizers) in _OPTIMIZERS:
         look(model.optimizer, _OF_OPTIMIZER)
-    schedule = _schedule(model.optimizer)
+    schedule = learning_rate_schedule(model.optimizer)
     if schedule is not None:
         look(schedule, _OF_SCHEDULE.get(_keras_name(schedule, keras.optimizers.schedules), ()))
     return found
@@ -175,12 +177,6 @@ def every_layer(model: keras.Model) -> Iterator[keras.layers.Layer]:
         yield layer
         if isinstance(layer, keras.Model):
             yield from every_layer(layer)
-
-
-def _schedule(optimizer: Any) -> Any:
-    """The optimiser's learning-rate schedule, `None` where the rate is a number."""
-    schedule = getattr(optimizer, "_learning_rate", None)
-    return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None
 
 
 def _keras_name(owner: Any, home: Any) -> str:

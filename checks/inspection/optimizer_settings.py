@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_practice.checks.inspection.context import CheckContext
+from keras_practice.core.private_api.keras import learning_rate_schedule
 from keras_practice.core.steps import innermost
 
 # A generous training; a rate that moves nothing in so many epochs never will.
@@ -40,9 +40,7 @@ def rates_of(context: CheckContext) -> list[float]:
 
 def schedule_of(context: CheckContext) -> Any:
     """The schedule of the learning rate; `None` for a number."""
-    # The public property gives a schedule's value now, and not its course.
-    schedule = getattr(innermost(context.model.optimizer), "_learning_rate", None)
-    return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None
+    return learning_rate_schedule(innermost(context.model.optimizer))
 
 
 def number_of(optimizer: Any, name: str) -> float | None:

@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from keras_practice import recipes
+from keras_practice.core.private_api.tensorflow import graphs_run_by
 from keras_practice.gpu_check.cases import Case, Mode
 from keras_practice.training.devices import Facts, decide
 
@@ -56,21 +56,9 @@ def build(case: Case, mode: Mode) -> keras.Model:
 
 
 def executed(run: Callable[[], Any]) -> Counter[tuple[str, str]]:
-    """Operations that graphs run for the first time place, by type and device such as `GPU:0`.
-
-    TensorFlow's public tools only log them.
-    """
-    eager = context.context()
-    eager.ensure_initialized()
-    eager.enable_run_metadata()
-    try:
-        eager.export_run_metadata()  # Of what ran before.
-        run()
-        graphs = eager.export_run_metadata().partition_graphs
-    finally:
-        eager.disable_run_metadata()
+    """Operations that graphs run for the first time place, by type and device such as `GPU:0`."""
     found: Counter[tuple[str, str]] = Counter()
-    for graph in graphs:
+    for graph in graphs_run_by(run):
         library = {function.signature.name: function.node_def for function in graph.library.function}
         for node in graph.node:
             device = node.device.rsplit("device:", 1)[-1]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_practice.core.private_api import move_to_front, siblings
 from keras_practice.core.steps import (
     flat_gradient,
     hooked,
@@ -231,24 +230,3 @@ def test_arrays_are_named_by_their_layer_and_by_their_path_where_names_repeat():
     names = list(layer_names(model).values())
     assert names[-2:] == ["only", "only"]
     assert len(set(names)) == 3
-
-
-class Beside(keras.callbacks.Callback):
-    def set_model(self, model):
-        super().set_model(model)
-        self.found = list(siblings(self))
-
-
-def test_a_callback_finds_those_beside_it_in_a_real_fit():
-    ours, other = Beside(), keras.callbacks.TerminateOnNaN()
-    net().fit(X, Y, verbose=0, callbacks=[other, ours])
-    assert ours in ours.found
-    assert other in ours.found
-    assert any(isinstance(callback, keras.callbacks.History) for callback in ours.found)
-
-
-def test_without_a_list_there_is_nothing_beside():
-    callback = Beside()
-    callback.set_model(net())
-    assert callback.found == []
-    move_to_front(callback)

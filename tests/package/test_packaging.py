@@ -115,6 +115,82 @@ def test_the_folders_of_a_room_form_floors_too():
     assert circle_in(graph) == []
 
 
+PRIVATE_MODULES = ("tensorflow.python", "keras.src", "keras_tuner.src", "ray._private")
+FRAMES = ("currentframe", "_getframe", "f_locals", "f_back", "__internal__")
+OFFICIAL = ("os._exit",)  # Documented in spite of its name.
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names_defined_in(tree):
+    """Private functions, classes and attributes that a file makes."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def foreign_parts(tree, ours):
+    """Private parts of other packages that a file touches, as far as its text tells.
+
+    An attribute of `self` may be of any class here, or of one above it that is not; of anything
+    else it may be that of a class in the same file, which is its own affair.
+    """
+    here = set(private_names_defined_in(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in [*module, *(alias.name for alias in node.names)]:
+                if name.startswith(PRIVATE_MODULES):
+                    yield name
+        elif isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            known = ours if owner in ("self", "cls", "super()") else here
+            touches = is_private(node.attr) and node.attr not in known
+            if (touches or node.attr in FRAMES) and f"{owner}.{node.attr}" not in OFFICIAL:
+                yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and is_private(name.value) and name.value not in ours:
+                yield name.value
+
+
+def test_private_parts_of_other_packages_are_touched_in_one_place():
+    trees = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+    ours = {name for tree in trees.values() for name in private_names_defined_in(tree)}
+    found = {
+        name: set(foreign_parts(tree, ours))
+        for name, tree in trees.items()
+        if not name.startswith("keras_practice.core.private_api.")
+    }
+    assert {name: parts for name, parts in found.items() if parts} == {}
+    apart = [name for name in FILES if name.startswith("keras_practice.core.private_api.")]
+    assert all(list(foreign_parts(trees[name], set())) for name in apart)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("from tensorflow.python.eager import context", ["tensorflow.python.eager"]),
+        ("import keras.src.backend", ["keras.src.backend"]),
+        ("model._initial_epoch = 3", ["_initial_epoch"]),
+        ("getattr(optimizer, '_learning_rate', None)", ["_learning_rate"]),
+        ("class A:\n    def b(self): return self._theirs", ["_theirs"]),
+        ("class A:\n    def b(self, other): self._mine = other._mine", []),
+        ("import inspect\ninspect.currentframe().f_back", ["currentframe", "f_back"]),
+        ("import os\nos._exit(1)", []),
+    ],
+)
+def test_a_private_part_is_found(text, parts):
+    assert sorted(foreign_parts(ast.parse(text), set(private_names_defined_in(ast.parse(text))))) == parts
+
+
 def public_files():
     """All but the rooms' own `__init__.py`, which name what lies in them."""
     return [(name, path) for name, path in FILES.items() if path.name != "__init__.py"]

@@ -254,7 +254,7 @@ class FakeConfig:
             lambda gpu: {"device_name": gpu.rstrip("0123456789"), "compute_capability": names[gpu]},
         )
         module = sys.modules["keras_practice.training.devices"]
-        monkeypatch.setattr(module, "_started", lambda: started)
+        monkeypatch.setattr(module, "has_started", lambda: started)
         monkeypatch.setattr(
             tf.distribute, "MirroredStrategy", lambda: self.calls.append("strategy") or "made"
         )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_practice.training import inlining as module
+from keras_practice.core.private_api.tensorflow import optimized_graph, traced
 from keras_practice.training.batches import DeviceArrays, Epoch, batches_of
 from keras_practice.training.epoch_function import EpochFunction
-from keras_practice.training.inlining import inlined, traced
+from keras_practice.training.inlining import inlined
 
 RNG = np.random.default_rng(0)
 
@@ -120,7 +120,7 @@ def test_tensorflow_still_has_its_optimiser_of_graphs():
         count.assign_add(tf.reduce_sum(x * (tf.ones(3) + tf.zeros(3))))
 
     function = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((None,)))
-    assert len(module._optimized(function).node) < len(function.graph.as_graph_def().node)
+    assert len(optimized_graph(function).node) < len(function.graph.as_graph_def().node)
     put = inlined(function)
 
     @tf.function(autograph=False)

@@ -49,7 +49,8 @@ def test_another_version_of_tensorflow_forgets_and_is_right(monkeypatch):
     calls = []
     monkeypatch.setattr(tf.random, "set_seed", calls.append)
     monkeypatch.setattr(
-        "keras_practice.training.seeding.context.context", lambda: object.__new__(type("C", (), {}))
+        "keras_practice.core.private_api.tensorflow.context.context",
+        lambda: object.__new__(type("C", (), {})),
     )
     set_random_seed(5)
     assert calls == [5]

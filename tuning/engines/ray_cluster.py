@@ -18,6 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_practice.core.private_api.ray import files_in, says_nothing_of_workers
 from keras_practice.tuning.engines.addresses import address_of
 from keras_practice.tuning.engines.base import EngineError
 
@@ -83,10 +84,10 @@ def started(address: str | None, cores: int) -> Iterator[None]:
             where: dict[str, Any] = {"address": address}
             if address is None:
                 folder = held.enter_context(_short_folder())
-                where = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": folder}
+                where = {"num_cpus": cores, "include_dashboard": False, **files_in(folder)}
             else:
                 _knock(address)
-            held.enter_context(_quiet(ray))
+            held.enter_context(says_nothing_of_workers())
             handler = signal.getsignal(signal.SIGTERM)
             held.callback(_end_by, handler)
             held.callback(ray.shutdown)
@@ -160,16 +161,3 @@ def _short_folder() -> Iterator[str]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet(ray: Any) -> Iterator[None]:
-    """Holds back what Ray says of processes that die, whatever it was told; the search says it itself."""
-    worker = ray._private.worker
-    name = "print_to_stdstream"
-    printing = getattr(worker, name, None)
-    setattr(worker, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        setattr(worker, name, printing)

@@ -12,6 +12,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
 from keras_practice.core.files import replacing
+from keras_practice.core.private_api.keras_tuner import oracle_path, trial_path, waiting_trials
 
 _MAX_COLLISIONS = 20
 
@@ -47,7 +48,7 @@ class RandomOracle(keras_tuner.oracles.RandomSearchOracle):
         super().reload()
         # The trials' own files are written first: they are right where the oracle's lags behind.
         ended = {TrialStatus.COMPLETED, TrialStatus.FAILED}
-        self._retry_queue = [
+        waiting_trials(self)[:] = [
             name for name, trial in sorted(self.trials.items(), reverse=True) if trial.status not in ended
         ]
         for name, trial in sorted(self.trials.items()):
@@ -60,27 +61,28 @@ class RandomOracle(keras_tuner.oracles.RandomSearchOracle):
         """Takes the trial of a tuner that is gone; the next one to ask is given it."""
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None:
-            self._retry_queue.append(trial.trial_id)
+            waiting_trials(self).append(trial.trial_id)
 
     def claim(self, tuner_id: str, trial_id: str | None) -> bool:
         """Gives a tuner this very trial, if it waits to be run again."""
-        if trial_id not in self._retry_queue:
+        waiting = waiting_trials(self)
+        if trial_id not in waiting:
             return False
-        self._retry_queue.remove(trial_id)
+        waiting.remove(trial_id)
         self.ongoing_trials[tuner_id] = self.trials[trial_id]
         return True
 
     def discard(self, trial_id: str) -> None:
         """Has a trial that has a result not run again."""
-        self._retry_queue = [name for name in self._retry_queue if name != trial_id]
+        waiting_trials(self)[:] = [name for name in waiting_trials(self) if name != trial_id]
 
     def save(self) -> None:
         """Saves the oracle's state."""
-        with replacing(self._get_oracle_fname()) as beside:
+        with replacing(oracle_path(self)) as beside:
             super(keras_tuner.Oracle, self).save(str(beside))
 
     def _save_trial(self, trial: Trial) -> None:
-        with replacing(f"{self._get_trial_dir(trial.trial_id)}/trial.json") as beside:
+        with replacing(trial_path(self, trial.trial_id)) as beside:
             trial.save(str(beside))
 
 

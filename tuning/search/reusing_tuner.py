@@ -18,6 +18,13 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from keras_practice.core.files import replacing
+from keras_practice.core.private_api.keras_tuner import (
+    build_config_path,
+    built_model,
+    callbacks_of_execution,
+    tuner_path,
+    weights_path,
+)
 from keras_practice.training.checkpoints import Checkpoints
 from keras_practice.training.model_cache import ModelCache
 from keras_practice.training.seeding import set_random_seed
@@ -81,8 +88,7 @@ class ReusingTuner(keras_tuner.Tuner):
         best = BestEpoch(self.oracle.objective)
         results = []
         for execution in range(self.executions_per_trial):
-            callbacks = self._deepcopy_callbacks(given)
-            self._configure_tensorboard_dir(callbacks, trial, execution)
+            callbacks = callbacks_of_execution(self, given, trial, execution)
             callbacks = [*callbacks, tuner_hooks(self, trial), best]
             results.append(self._build_and_fit_model(trial, *args, **kwargs, callbacks=callbacks))
         return results
@@ -91,7 +97,7 @@ class ReusingTuner(keras_tuner.Tuner):
         if not self._cache.has_models():
             return super()._try_build(hp)
         # Not after a `clear_session`, as in KerasTuner, which has TensorFlow prepare every graph anew.
-        model = self._build_hypermodel(hp)
+        model = built_model(self, hp)
         if not isinstance(model, keras.Model):
             raise keras_tuner.errors.FatalTypeError(
                 f"The hypermodel must build a keras.Model. Got {type(model).__name__}."
@@ -112,9 +118,9 @@ class ReusingTuner(keras_tuner.Tuner):
             results = self.hypermodel.fit(hp, model, *args, **kwargs)
             for callback in kwargs["callbacks"]:
                 if isinstance(callback, BestEpoch):
-                    callback.write(self._get_checkpoint_fname(trial.trial_id), self._checkpoints)
+                    callback.write(weights_path(self, trial.trial_id), self._checkpoints)
             # Without it KerasTuner cannot load a model whose layers learn their sizes from the data.
-            with replacing(self._get_build_config_fname(trial.trial_id)) as beside:
+            with replacing(build_config_path(self, trial.trial_id)) as beside:
                 beside.write_text(json.dumps(model.get_build_config()))
         self._evicted = False
         if self._cache.has_changed():
@@ -126,7 +132,7 @@ class ReusingTuner(keras_tuner.Tuner):
         """Saves the search's state; a worker of KerasTuner's leaves that to its chief."""
         if isinstance(self.oracle, keras_tuner.Oracle):
             self.oracle.save()
-        with replacing(self._get_tuner_fname()) as beside:
+        with replacing(tuner_path(self)) as beside:
             super(keras_tuner.engine.base_tuner.BaseTuner, self).save(str(beside))
 
 
