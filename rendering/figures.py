@@ -151,7 +151,7 @@ def svg(panel: Panel) -> Markup:
 def save(whole: Figure, where: str | Path | io.StringIO, **options: Any) -> None:
     """Writes a figure by its `savefig(where, **options)`, without a word on letters that the font has not."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         whole.savefig(where, **options)
 
 

@@ -11,7 +11,7 @@ from keras_practice import callbacks, checks, recipes, tuning
 from keras_practice.core.arguments import check_integer, check_positive_integer
 from keras_practice.data import Task, from_arrays, load
 from keras_practice.rendering.figures import figure
-from keras_practice.tuning.engines.chief_worker.server import serving
+from keras_practice.tuning.engines.chief_worker.server import answering
 from keras_practice.tuning.engines.ray import on_ray
 
 X, Y = np.eye(8, 3, dtype=np.float32), np.arange(8, dtype=np.float32)[:, None]
@@ -55,7 +55,7 @@ CALLS = {
     ),
     "worst_mistakes k": lambda n: checks.worst_mistakes(model(), (X, Y[:3]), k=n),
     "max_trials": random_search,
-    "workers": serving,
+    "workers": answering,
     "workers on Ray": on_ray,
     **{
         f"settings {field}": lambda n, field=field: tuning.Settings("wine", "mlp", **{field: n})
