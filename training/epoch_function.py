@@ -56,17 +56,23 @@ class EpochFunction:
             model.reset_metrics()
         logs: dict[str, Any] = {}
         for batches in calls:
-            with _executor():
-                put, count = self._put(batches, numbers, anew)
-                for first in range(0, count, MAX_STEPS):
-                    last = min(first + MAX_STEPS, count)
-                    logs = self._run(
-                        _parts(batches), tf.constant(first), tf.constant(last), numbers, anew, put
-                    )
-                if count < batches.count:
-                    self._traced[put](numbers, _batch_at(tf.constant(count), *_parts(batches)))
-                    logs = model.get_metrics_result()
+            put, count = self._put(batches, numbers, anew)
+            for first in range(0, count, MAX_STEPS):
+                last = min(first + MAX_STEPS, count)
+                logs = self._run_steps(
+                    _parts(batches), tf.constant(first), tf.constant(last), numbers, anew, put
+                )
+            if count < batches.count:
+                self._traced[put](numbers, _batch_at(tf.constant(count), *_parts(batches)))
+                logs = model.get_metrics_result()
         return logs
+
+    def _run_steps(self, *arguments: Any) -> dict[str, Any]:
+        """The logs after the steps from `first` up to `last`."""
+        *_, put = arguments
+        with _one_thread() if put else contextlib.nullcontext():
+            logs: dict[str, Any] = self._run(*arguments)
+            return logs
 
     def _step(self, numbers: tf.Tensor, batch: Any) -> None:
         with held(self._at, tf.unstack(numbers, num=len(self._at))):
@@ -156,7 +162,7 @@ class EpochFunction:
             return found
 
         called = after(lambda: call(numbers, _batch_at(at, *parts)))
-        return called == after(lambda: self._run(parts, at, at + 1, numbers, anew, put))
+        return called == after(lambda: self._run_steps(parts, at, at + 1, numbers, anew, put))
 
 
 def _parts(batches: Batches) -> Any:
@@ -171,11 +177,13 @@ def _batch_at(index: tf.Tensor, data: Any, bounds: tf.Tensor, order: tf.Tensor |
     return tf.nest.map_structure(lambda part: tf.gather(part, rows), data)
 
 
-def _executor() -> contextlib.AbstractContextManager[None]:
-    """The way to run a graph of many small operations.
+def _one_thread() -> contextlib.AbstractContextManager[None]:
+    """The way to run a graph of many small operations that calls no functions.
 
     On a CPU they take less time than handing them to another thread does. The
-    operations themselves still use every core.
+    operations themselves still use every core. A function that is called runs in
+    another thread, and where all are waiting for one, as the only one of a machine
+    with one core does, they wait for ever.
     """
     if has_gpu():
         return contextlib.nullcontext()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,6 +20,12 @@ from keras_practice.core.private_api.tensorflow import captured, optimized_graph
 # For these TensorFlow has other kernels in a function than in the body of a loop, and a step
 # with one of them takes so long that a call does not matter.
 _OTHER_KERNELS = re.compile("Conv|Pool|FusedBatchNorm|BatchMatMul|Einsum|LRN")
+
+# These run a function of their own, and an executor of one thread waits until another thread has done it.
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall", "RemoteCall", "SymbolicGradient", "MapDefun"}
+_CALLS |= {"If", "StatelessIf", "Case", "StatelessCase"}
+# Where a choice or a loop was lowered to these, it refuses the graph.
+_LOWERED = {"Switch", "RefSwitch", "_SwitchN", "Merge", "RefMerge", "Enter", "RefEnter"}
 
 
 def inlined(function: tf.types.experimental.ConcreteFunction) -> Callable[..., list[tf.Operation]] | None:
@@ -29,13 +36,14 @@ def inlined(function: tf.types.experimental.ConcreteFunction) -> Callable[..., l
 
     Returns:
         A function of the tensors that the function takes, flat, which returns the
-        operations that must run; `None` where this version of TensorFlow cannot do it,
-        or it would surely not compute the same.
+        operations that must run, which one thread can run to their end; `None` where
+        there are others, this version of TensorFlow cannot do it, or it would surely not
+        compute the same.
     """
     if any(_OTHER_KERNELS.search(operation.type) for operation in function.graph.get_operations()):
         return None
     found = optimized_graph(function)
-    if found is None:
+    if found is None or not _suits_one_thread(found):
         return None
     placeholders = [tensor.name for tensor in function.graph.inputs]
     # An input that the optimised graph no longer reads is not in it.
@@ -49,3 +57,18 @@ def inlined(function: tf.types.experimental.ConcreteFunction) -> Callable[..., l
         return operations
 
     return put
+
+
+def _suits_one_thread(graph: Any) -> bool:
+    """Whether neither a graph nor the body of a loop in it calls a function or chooses what to run."""
+    functions = {function.signature.name: function.node_def for function in graph.library.function}
+    ahead: list[Any] = [graph.node]
+    met: set[str] = set()
+    while ahead:
+        for node in ahead.pop():
+            if node.op in _CALLS or node.op in _LOWERED or node.op in functions:
+                return False
+            for name in {value.func.name for value in node.attr.values()} & functions.keys() - met:
+                met.add(name)
+                ahead.append(functions[name])
+    return True

@@ -11,8 +11,7 @@ from keras_practice import callbacks, checks, recipes, tuning
 from keras_practice.core.arguments import check_integer, check_positive_integer
 from keras_practice.data import Task, from_arrays, load
 from keras_practice.rendering.figures import figure
-from keras_practice.tuning.engines.chief_worker.server import answering
-from keras_practice.tuning.engines.ray import on_ray
+from keras_practice.tuning.engine_choice import chosen_engine
 
 X, Y = np.eye(8, 3, dtype=np.float32), np.arange(8, dtype=np.float32)[:, None]
 DATA = from_arrays(X, Y, task=Task.regression(1), seed=0)
@@ -55,8 +54,8 @@ CALLS = {
     ),
     "worst_mistakes k": lambda n: checks.worst_mistakes(model(), (X, Y[:3]), k=n),
     "max_trials": random_search,
-    "workers": answering,
-    "workers on Ray": on_ray,
+    "workers": lambda n: chosen_engine("local", workers=n),
+    "workers on Ray": lambda n: chosen_engine("ray", workers=n),
     **{
         f"settings {field}": lambda n, field=field: tuning.Settings("wine", "mlp", **{field: n})
         for field in ("trials", "epochs", "batch_size", "folds", "repeats", "keep")
@@ -105,7 +104,7 @@ def test_what_is_no_positive_integer_is_refused_in_one_sentence(call, wrong, req
     assert str(refused.value).endswith(f" Got {wrong!r}.")
 
 
-OPTIONAL = ("workers on Ray", "learning_curve epochs", "vocabulary")
+OPTIONAL = ("workers", "workers on Ray", "learning_curve epochs", "vocabulary")
 
 
 def test_settings_with_numpy_integers_can_be_written_as_json():
