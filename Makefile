@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# What is imported is compiled then; compiling the whole of TensorFlow takes a minute.
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 # A clone that was moved needs a new editable install, so the place is part of the stamp's name.
 PLACE := $(shell pwd | cksum | cut -d' ' -f1)
 RUN_READY := $(VENV)/.ready-run-$(PLACE)
@@ -93,11 +95,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN_READY): setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python $(INSTALL) -e .
 	@touch $@
 
 $(TEST_READY): setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,dev]"
+	$(BIN)/python $(INSTALL) -e ".[test,dev]"
 	@touch $(RUN_READY) $@
 
 $(LOWER_READY): setup.cfg pyproject.toml tests/package/lower_bounds.py | $(BIN)/python
@@ -105,7 +107,7 @@ $(LOWER_READY): setup.cfg pyproject.toml tests/package/lower_bounds.py | $(BIN)/
 		"" if v[:2] == (3, 10) else "(there is no 3.10 here)")'
 	$(LOWER_PYTHON) -m venv --clear $(LOWER)
 	$(BIN)/python tests/package/lower_bounds.py > $(LOWER)/oldest.txt
-	$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWER)/oldest.txt \
+	$(LOWER)/bin/python $(INSTALL) -r $(LOWER)/oldest.txt \
 		"pytest>=8" "pytest-xdist>=3.5" "hypothesis>=6.100"
-	$(LOWER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(LOWER)/bin/python $(INSTALL) --no-deps -e .
 	@touch $@

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.core.arguments import check_positive_integer
+from keras_practice.core.layers import inner_layers
 from keras_practice.core.steps import (
     Step,
     hooked,
-    inner_layers,
     layer_names,
     outputs_kept,
     replica_values,

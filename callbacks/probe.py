@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.core.layers import activation_name, inner_layers
 from keras_practice.core.steps import (
     Step,
     flat_gradient,
     hooked,
-    inner_layers,
     innermost,
     outputs_kept,
     replica_values,
@@ -320,14 +320,10 @@ def watched_activations(model: keras.Model) -> list[Activation]:
 
 def _activation(layer: keras.layers.Layer) -> str | None:
     """The name of the activation that a layer's output went through; `None` for none."""
-    if isinstance(layer, (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU)):
-        slope = getattr(layer, "negative_slope", 1.0)
-        return "relu" if isinstance(layer, keras.layers.ReLU) and not slope else "other"
-    function = getattr(layer, "activation", None)
-    if function is None or isinstance(layer, keras.layers.Softmax):
+    name = activation_name(layer)
+    if name in (None, "softmax", "log_softmax"):
         return None
-    name = str(getattr(function, "__name__", type(function).__name__)).lower()
-    return None if name in ("linear", "softmax", "log_softmax") else name
+    return "other" if name == "relu" and getattr(layer, "negative_slope", None) else name
 
 
 def _whole_updates(every: int, optimizer: Any) -> int:

@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.core.layers import inner_layers
+
 Step = Callable[[Any], Any]
 Tap = Callable[[Step, Any], Any]
 """Called as `tap(step, data)`; returns `step(data)`, which it calls once."""
@@ -197,14 +199,6 @@ def usable_here(outputs: dict[int, tf.Tensor]) -> dict[int, tf.Tensor]:
         return outputs
     here = tf.compat.v1.get_default_graph()
     return {index: tensor for index, tensor in outputs.items() if tensor.graph is here}
-
-
-def inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and of the models in it, in the model's order."""
-    found: list[keras.layers.Layer] = []
-    for layer in model.layers:
-        found += inner_layers(layer) if isinstance(layer, keras.Model) else [layer]
-    return found
 
 
 def layer_names(model: keras.Model) -> dict[int, str]:

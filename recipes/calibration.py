@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.core.arguments import check_positive, check_positive_integer, check_share
+from keras_practice.core.layers import all_layers
 from keras_practice.core.types import Array
 
 # A hook gets a layer, what it would have done when called, and the arguments of the call.
@@ -226,7 +227,9 @@ class _Measurement:
     """
 
     def __init__(self, model: keras.Model, x: Any) -> None:
-        self.layers = [layer for layer in _all_layers(model) if _kernel(layer) is not None]
+        # The kernel of a cell or a repeated layer belongs to the layer that repeats it.
+        closed = keras.layers.RNN, keras.layers.TimeDistributed
+        self.layers = [layer for layer in all_layers(model, closed) if _kernel(layer) is not None]
         self.uses: dict[keras.layers.Layer, int] = {}
         self.variances: dict[keras.layers.Layer, float] = {}
         samples: dict[keras.layers.Layer, list[Array]] = {}
@@ -287,26 +290,6 @@ def _minibatch(model: keras.Model, x: Any) -> Any:
         if not fits:
             raise ValueError(f"x must have shape {tuple(shape)}, as the model's input. Got {arrays.shape}.")
     return arrays
-
-
-def _all_layers(layer: Any) -> list[keras.layers.Layer]:
-    """All layers inside a layer or model, with those in attributes and lists, each once."""
-    found: dict[int, keras.layers.Layer] = {}
-    waiting: list[Any] = [layer]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, keras.layers.Layer):
-            if id(item) in found:
-                continue
-            found[id(item)] = item
-            # The kernel of a cell or a repeated layer belongs to the layer that repeats it.
-            if not isinstance(item, (keras.layers.RNN, keras.layers.TimeDistributed)):
-                waiting += vars(item).values()
-        elif isinstance(item, (list, tuple)):
-            waiting += item
-        elif isinstance(item, dict):
-            waiting += item.values()
-    return list(found.values())
 
 
 def _kernel(layer: keras.layers.Layer) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_practice.core.layers import inner_layers
 from keras_practice.data import Task
 from keras_practice.recipes.optimizers import optimizer as optimizer_by_name
 
@@ -123,10 +124,8 @@ def _steps_per_execution(model: keras.Model) -> int:
 def _multiplications(model: keras.Model) -> float:
     """Multiplications of weights and inputs for one sample, where a variable length counts as 1,000."""
     total = 0.0
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            total += _multiplications(layer)
-        elif layer.weights and not isinstance(layer, keras.layers.Embedding):
+    for layer in inner_layers(model):
+        if layer.weights and not isinstance(layer, keras.layers.Embedding):
             # Each weight serves every position of the input: pixels, steps, or a single one.
             positions = math.prod(size or 1_000 for size in _input_shape(layer)[1:-1])
             total += positions * sum(math.prod(weight.shape) for weight in layer.trainable_weights)

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_practice.core.layers import every_layer
 from keras_practice.core.private_api.keras import learning_rate_schedule
 
 _OPTIMIZERS = ("Adam", "AdamW", "Adamax", "Nadam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Lion")
@@ -169,14 +170,6 @@ def hidden(at: Sequence[NumberSlot]) -> Iterator[None]:
     finally:
         for place, value in zip(at, values, strict=True):
             place.set(value)
-
-
-def every_layer(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of the models in it."""
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from every_layer(layer)
 
 
 def _keras_name(owner: Any, home: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from keras_practice.core.layers import all_layers
 from keras_practice.core.steps import hooked
 
 Layer: TypeAlias = keras.layers.Layer
@@ -102,27 +103,6 @@ RANGES = {
     "Softsign": (-1.0, 1.0),
     "Tanh": (-1.0, 1.0),
 }
-
-
-def all_layers(layer: Layer) -> list[Layer]:
-    """A layer or model and every layer in it, those inside wrappers and custom layers included."""
-    found: dict[int, Layer] = {}
-
-    def visit(value: Any) -> None:
-        if isinstance(value, keras.layers.Layer):
-            if id(value) not in found:
-                found[id(value)] = value
-                for part in [*getattr(value, "layers", ()), *vars(value).values()]:
-                    visit(part)
-        elif isinstance(value, (list, tuple)):
-            for part in value:
-                visit(part)
-        elif isinstance(value, dict):
-            for part in list(value.values()):
-                visit(part)
-
-    visit(layer)
-    return list(found.values())
 
 
 class Flow:

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.core.steps import hooked, inner_layers
+from keras_practice.core.layers import activation_name, inner_layers
+from keras_practice.core.steps import hooked
 from keras_practice.core.types import Array
 
 # The operations that TensorFlow runs for an activation, by its name in Keras.
@@ -151,24 +152,6 @@ def heads_of(model: keras.Model, forward_pass: ForwardPass, labels: Any) -> tupl
             names, outputs, ys, losses, forward_pass.activations, strict=True
         )
     )
-
-
-def activation_name(layer: keras.layers.Layer) -> str | None:
-    """Name of the activation function that a layer ends in; `None` for none, or for the identity."""
-    for kind, name in (
-        (keras.layers.LeakyReLU, "leaky_relu"),
-        (keras.layers.PReLU, "prelu"),
-        (keras.layers.ReLU, "relu"),
-        (keras.layers.ELU, "elu"),
-        (keras.layers.Softmax, "softmax"),
-    ):
-        if isinstance(layer, kind):
-            return name
-    function = getattr(layer, "activation", None)
-    if function is None:
-        return None
-    name = str(getattr(function, "__name__", type(function).__name__)).lower()
-    return None if name == "linear" else name
 
 
 def _eager(*nests: Any) -> tuple[Array, ...]:

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.flow import Flow, Layer, all_layers
+from keras_practice.checks.inspection.flow import Flow, Layer
 from keras_practice.checks.inspection.forward_pass import Call, Head
+from keras_practice.core.layers import all_layers
 from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.flow import all_layers
 from keras_practice.checks.inspection.optimizer_settings import (
     EPOCHS,
     lengthens,
@@ -21,6 +20,7 @@ from keras_practice.checks.inspection.optimizer_settings import (
     weight_size,
 )
 from keras_practice.checks.rules.learning_rate import SLOW_MOMENTUM, USUAL
+from keras_practice.core.layers import all_layers
 from keras_practice.core.steps import innermost
 
 _LONG_FIT = 2_000  # steps

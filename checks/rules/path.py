@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.flow import Flow, all_layers
+from keras_practice.checks.inspection.flow import Flow
 from keras_practice.checks.inspection.gradients import pull_of
 from keras_practice.checks.inspection.layers import (
     SCALED,
@@ -26,6 +26,7 @@ from keras_practice.checks.inspection.layers import (
     rebuilds_input,
 )
 from keras_practice.checks.inspection.samples import Samples
+from keras_practice.core.layers import all_layers
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 

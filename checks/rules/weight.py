@@ -12,7 +12,7 @@ import numpy as np
 from keras_practice.checks.findings import Finding, Severity, gravest_first
 from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.flow import Flow
-from keras_practice.checks.inspection.forward_pass import Call, activation_name
+from keras_practice.checks.inspection.forward_pass import Call
 from keras_practice.checks.inspection.gradients import gradients_of, pull_of
 from keras_practice.checks.inspection.layers import (
     SCALED,
@@ -29,6 +29,7 @@ from keras_practice.checks.inspection.layers import (
     variation_of,
 )
 from keras_practice.checks.rules.activation import share_at_limit
+from keras_practice.core.layers import activation_name
 from keras_practice.core.types import Array
 
 # With a tenth of them that can move, training frees the rest (Nielsen's nets start so).

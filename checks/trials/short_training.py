@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.forward_pass import activation_name
 from keras_practice.checks.inspection.samples import in_turn
 from keras_practice.checks.trials.constant_answer import constant_loss, penalty_of
 from keras_practice.checks.trials.train_loop import LossCurve, TensorSamples, TrainLoop
-from keras_practice.core.steps import inner_layers, outputs_kept, usable_here
+from keras_practice.core.layers import activation_name, inner_layers
+from keras_practice.core.steps import outputs_kept, usable_here
 from keras_practice.core.types import Array
 from keras_practice.core.variables import restored
 

@@ -10,9 +10,9 @@ from keras import optimizers
 
 from keras_practice import data, recipes
 from keras_practice.checks.inspection.context import context_of
-from keras_practice.checks.inspection.flow import all_layers
 from keras_practice.checks.rules import path as path_checks
 from keras_practice.checks.rules.all import MODEL, OPTIMIZER
+from keras_practice.core.layers import all_layers
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 from keras_practice.tuning.space.presets import builder_arguments, dataset_for
