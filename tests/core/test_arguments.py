@@ -82,6 +82,11 @@ CALLS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # KerasTuner makes a folder where it stands.
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_numpy_integer_is_an_integer(call):
     result, refusal = None, ""
