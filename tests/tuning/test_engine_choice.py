@@ -27,7 +27,7 @@ def test_this_program_trains_alone_or_with_workers(options, how):
 
 
 def test_a_new_engine_is_a_file_and_a_line(tmp_path, monkeypatch, capsys):
-    command = ["--data", "iris", "--trials", "3", "--epochs", "2", "--batch-size", "32"]
+    command = ["--data", "iris", "--recipe", "linear", "--trials", "3", "--epochs", "2"]
     assert main([*command, "--out", str(tmp_path / "here")]) == 0
     monkeypatch.setitem(ENGINES, "reversed", "reversed_engine")
     capsys.readouterr()
@@ -43,8 +43,8 @@ def test_a_new_engine_is_a_file_and_a_line(tmp_path, monkeypatch, capsys):
 
 def test_a_space_of_ones_own_is_searched_on_a_new_engine_too(tmp_path, monkeypatch):
     monkeypatch.setitem(ENGINES, "reversed", "reversed_engine")
-    settings = Settings(data="iris", trials=2, epochs=1)
-    space = {"dropout": 0.0, "units": (4,), "learning_rate": 0.01}
+    settings = Settings(data="iris", recipe="linear", trials=2, epochs=1)
+    space = {"l2": 0.0, "learning_rate": 0.01}
     draw = lambda hp: {**space, "batch_size": hp.Choice("batch_size", [30, 45])}  # noqa: E731
     assert tune(settings, tmp_path / "run", space=draw, engine="reversed")
     assert {row["batch_size"] for row in read(tmp_path / "run").values()} == {30.0, 45.0}

@@ -1,3 +1,4 @@
+import functools
 import importlib
 import logging
 import math
@@ -109,7 +110,7 @@ def test_a_recipe_without_batch_norm_goes_without_that_stage(monkeypatch):
 
 
 def test_a_rate_at_the_end_of_those_tried_is_told(monkeypatch):
-    found = run(monkeypatch, lambda arguments, rate: {"train_loss": -rate})
+    found = run(monkeypatch, lambda arguments, rate: {"train_loss": -rate}, growths=1)
     assert found.notes[1] == (
         "rate: 0.1 brings the training loss lowest, at an end of those tried: try further ones"
     )
@@ -153,16 +154,16 @@ def test_overfitting_is_a_rise_of_the_validation_loss(train, val, verdict):
 def test_a_steps_figures_are_those_of_plain_keras():
     arguments = {"units": (12, 6), "dropout": 0.3, "l2": 1e-3}
     step = train_step(
-        lambda values: recipes.mlp(IRIS.input_shape, IRIS.task, **values), IRIS, arguments, 0.02, 4, 16, 5
+        lambda values: recipes.mlp(IRIS.input_shape, IRIS.task, **values), IRIS, arguments, 0.02, 2, 16, 5
     )
     keras.utils.set_random_seed(derive_seed(5, "staged"))
     model = recipes.mlp(IRIS.input_shape, IRIS.task, **arguments)
-    recipes.compile_for(model, IRIS.task, learning_rate=0.02)
+    recipes.compile_for(model, IRIS.task, learning_rate=0.02, steps_per_execution=1)
     stop = keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True)
     model.fit(
         IRIS.train.batches(16, seed=5),
         validation_data=IRIS.val.batches(256),
-        epochs=4,
+        epochs=2,
         shuffle=False,
         verbose=0,
         callbacks=[stop],
@@ -178,12 +179,20 @@ def test_a_steps_figures_are_those_of_plain_keras():
 
 
 @pytest.fixture(scope="module")
-def whole():
+def eager():
+    """Has models run without graphs, which take longer to trace than a few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "compile_for", functools.partial(recipes.compile_for, run_eagerly=True))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(eager):
     """A real run of the protocol, as small as may be."""
-    return staged(IRIS, rates=(1e-2, 3e-3), dropouts=(0.2,), growths=1, epochs=3, batch_size=32)
+    return staged(IRIS, rates=(1e-2, 3e-3), dropouts=(0.2,), growths=1, epochs=2, batch_size=90)
 
 
-def test_a_real_run_repeats_and_reads_well(whole):
+def test_a_real_run_repeats_and_reads_well(whole, eager):
     assert [step.stage for step in whole.steps][:3] == ["capacity", "rate", "rate"]
     text = str(whole).splitlines()
     assert text[0] == "mlp on iris, 90 training samples; * is where it went on"
@@ -196,8 +205,8 @@ def test_a_real_run_repeats_and_reads_well(whole):
         IRIS,
         whole.steps[0].arguments,
         1e-3,
-        3,
-        32,
+        2,
+        90,
         0,
     )
     assert again.val_loss == pytest.approx(whole.steps[0].val_loss, rel=1e-5)
@@ -239,7 +248,7 @@ def test_the_picture_shows_every_step(whole, tmp_path):
     assert loss.get_xlabel() == "loss"
 
 
-def test_regression_is_judged_by_r2():
+def test_regression_is_judged_by_r2(eager):
     diabetes = data.load("diabetes")
     step = train_step(
         lambda values: recipes.mlp(diabetes.input_shape, diabetes.task, **values),

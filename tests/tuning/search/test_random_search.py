@@ -12,6 +12,7 @@ import keras_tuner
 import numpy as np
 import pytest
 from processes import running, wait_for
+from shared import reused
 
 from keras_practice import data, recipes
 from keras_practice.callbacks import F1Score
@@ -24,6 +25,11 @@ def build(hp):
     model = recipes.mlp(IRIS.input_shape, IRIS.task, units=(4,), dropout=0.0)
     rate = hp.Float("learning_rate", 1e-5, 1e-1, sampling="log")
     return recipes.compile_for(model, IRIS.task, learning_rate=rate, metrics=["accuracy", F1Score(IRIS.task)])
+
+
+@reused
+def plain():
+    return build(keras_tuner.HyperParameters())
 
 
 def search_in(folder, build=build, objective="val_f1", trials=3, seed=0, **options):
@@ -121,8 +127,11 @@ def test_the_logarithm_of_the_learning_rate_is_drawn_evenly(tmp_path):
 def test_a_trials_figures_are_those_of_its_best_epoch(tmp_path):
     search = run(search_in(tmp_path, trials=2), epochs=4)
     for trial in search.oracle.trials.values():
+        model = plain()
         keras.utils.set_random_seed(search.trial_seed(trial))
-        model = build(trial.hyperparameters)
+        first = build(trial.hyperparameters)
+        model.set_weights(first.get_weights())
+        model.optimizer.learning_rate = float(first.optimizer.learning_rate)
         history = model.fit(
             IRIS.train.x, IRIS.train.y, validation_data=(IRIS.val.x, IRIS.val.y), epochs=4, verbose=0
         ).history
