@@ -56,6 +56,7 @@ def test_the_gradient_vanishes_in_one_net_alone(capsys):
     assert float(standard[-1]) > 0.8
 
 
+@pytest.mark.slow
 def test_both_ways_lead_to_the_same_weights(capsys):
     load("normal_equations").main()
     difference = last_number(capsys.readouterr().out)

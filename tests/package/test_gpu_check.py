@@ -6,8 +6,6 @@ And what can be known of a GPU without one: that every operation of every recipe
 import functools
 import io
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import keras
@@ -17,7 +15,7 @@ import tensorflow as tf
 from rich.console import Console
 from tensorflow.python.framework import kernels
 
-from keras_practice import data, recipes, training
+from keras_practice import cli, data, recipes, training
 from keras_practice.callbacks import TrainingMonitor
 from keras_practice.gpu_check import checking
 from keras_practice.gpu_check.cases import CASES, Case, Mode
@@ -30,14 +28,12 @@ SMALL = Case("mlp", (20,), {"units": (8, 4), "dropout": 0.0})
 FLOAT32, BFLOAT16 = Mode(), Mode("mixed_bfloat16")
 
 
-def test_without_a_gpu_nothing_is_checked_and_it_is_no_pass():
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_practice", "gpu-check"], capture_output=True, text=True
-    )
-    assert done.returncode == 3
-    assert done.stdout.startswith("no GPU: nothing checked")
-    assert done.stdout.count("\n") == 1
-    assert done.stderr == ""
+def test_without_a_gpu_nothing_is_checked_and_it_is_no_pass(capfd):
+    assert cli.main(["gpu-check"]) == 3
+    said = capfd.readouterr()
+    assert said.out.startswith("no GPU: nothing checked")
+    assert said.out.count("\n") == 1
+    assert said.err == ""
 
 
 def test_every_recipe_is_checked_with_and_without_each_thing():

@@ -1,5 +1,7 @@
 """What the searches of one process share: models that trials were run on, and what was traced for them."""
 
+import gc
+
 import pytest
 
 from keras_practice.training.model_cache import ModelCache
@@ -17,3 +19,5 @@ def shared_graphs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reusing_tuner, "ModelCache", lambda: _CACHE)
         yield
+    # A search has the collector look through all of TensorFlow again once it is over.
+    gc.freeze()
