@@ -1,6 +1,7 @@
 """What every callback promises, whatever it does."""
 
 import copy
+import functools
 import itertools
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.figure import Figure
 from shared import dataset, reused
 
 from keras_practice import callbacks, recipes
@@ -45,6 +47,16 @@ NEEDS_VALIDATION = {"TimeBudget", "best_weights", "standard"}
 # Those that put the best weights back at the end, and so may end with others than the last.
 RESTORES = {"TimeBudget", "best_weights", "standard"}
 
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_pictures():
+    """Pictures are made, but drawn empty, since drawing them takes longer than the training."""
+    draw = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda _, *place, **how: draw(Figure((0.1, 0.1)), *place, **how))
+        yield
+
+
 every_callback = pytest.mark.parametrize("name", CALLBACKS)
 
 
@@ -57,10 +69,8 @@ unwatched, model = reused(build), reused(build)
 
 
 def fit(net, watching, epochs=3, **options):
-    options = {"validation_data": IRIS.val.batches(16), **options}
-    return net.fit(
-        IRIS.train.batches(16), epochs=epochs, shuffle=False, verbose=0, callbacks=watching, **options
-    )
+    options = {"x": IRIS.train.batches(16), "validation_data": IRIS.val.batches(16), **options}
+    return net.fit(epochs=epochs, shuffle=False, verbose=0, callbacks=watching, **options)
 
 
 def learned(net, watching, **options):
@@ -83,51 +93,141 @@ def test_every_public_callback_is_here():
     assert classes | makers == set(CALLBACKS)
 
 
-def learns_the_same(name, folder, **options):
-    _, expected = learned(unwatched(**options), [])
-    history, weights = learned(model(**options), CALLBACKS[name](folder))
-    assert len(history.epoch) == 3
-    if name not in RESTORES:
-        assert same(weights, expected)
+class Broken(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise RuntimeError("broken")
+
+
+class Life:
+    """What one callback did in fit after fit, each of which is to be as if it were the callback's first.
+
+    One callback serves all fits of the same model, and so traces what it needs once.
+    """
+
+    def __init__(self, name, folder):
+        make = CALLBACKS[name]
+        self.expected = learned(step_by_step(), make(folder / "fresh"), epochs=2)
+        watching = make(folder / "a")
+        copied = copy.deepcopy(watching)
+        net = step_by_step()
+        self.untrained = net.get_weights()
+        fit(net, watching, epochs=0)
+        self.after_no_epoch = net.get_weights()
+        with pytest.raises(RuntimeError, match="broken"):
+            fit(step_by_step(), [*watching, Broken()])
+        self.after_a_break = learned(step_by_step(), watching, epochs=2)
+        net = step_by_step()
+        self.again = learned(net, watching, epochs=2)
+        self.going_on = learned(net, watching, epochs=1)
+        self.left = set(vars(net)), set(vars(net.optimizer))
+        net = step_by_step()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.unvalidated = fit(net, watching, epochs=2, validation_data=None)
+        self.sentences = [str(w.message) for w in caught if "val_loss" in str(w.message)]
+        self.of_a_copy = learned(step_by_step(), copied, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def life(request, tmp_path_factory):
+    return Life(request.param, tmp_path_factory.mktemp("life"))
+
+
+every_life = pytest.mark.parametrize("life", CALLBACKS, indirect=True, scope="module")
+
+
+def step_by_step():
+    return model(steps_per_execution=1)
+
+
+@functools.cache
+def plainly(*epochs):
+    """The weights after fits of so many epochs that nobody watches."""
+    net = unwatched(steps_per_execution=1)
+    for count in epochs:
+        fit(net, [], epochs=count)
+    return net.get_weights()
+
+
+def assert_like(some, others):
+    for (history, weights), (expected, theirs) in zip(some, others, strict=True):
+        assert same(weights, theirs)
+        assert history.history.keys() == expected.history.keys()
+        assert history.history["loss"] == expected.history["loss"]
+
+
+@every_life
+def test_watching_does_not_change_what_is_learned(life, request):
+    history, weights = life.expected
+    assert len(history.epoch) == 2
     assert np.all(np.isfinite(history.history["loss"]))
-    return weights, expected
+    if request.node.callspec.params["life"] not in RESTORES:
+        assert same(weights, plainly(2))
+
+
+@every_life
+def test_two_fits_are_like_one_callback_each(life):
+    assert_like([life.again], [life.expected])
+
+
+@every_life
+def test_one_model_can_go_on_in_a_second_fit(life, request):
+    if request.node.callspec.params["life"] not in RESTORES:
+        assert same(life.going_on[1], plainly(2, 1))
+    of_model, of_optimizer = life.left
+    assert not {"train_step", "test_step"} & of_model
+    assert "apply" not in of_optimizer
+
+
+@every_life
+def test_without_validation_data(life, request):
+    assert len(life.unvalidated.epoch) == 2
+    assert len(life.sentences) == (request.node.callspec.params["life"] in NEEDS_VALIDATION)
+
+
+@every_life
+def test_no_epoch_at_all(life):
+    assert same(life.after_no_epoch, life.untrained)
+
+
+@every_life
+def test_a_fit_that_broke_leaves_the_callback_usable(life):
+    assert_like([life.after_a_break], [life.expected])
+
+
+@every_life
+def test_it_can_be_copied_as_tuners_do(life):
+    assert_like([life.of_a_copy], [life.expected])
+
+
+def five_batches(size):
+    """A data set that does not know its length."""
+    return tf.data.Dataset.from_generator(
+        lambda: itertools.repeat((IRIS.train.x[:size], IRIS.train.y[:size]), 5),
+        # As those of a split, so that nothing is traced anew.
+        output_signature=(tf.TensorSpec((None, 4)), tf.TensorSpec((None,), tf.int64)),
+    )
 
 
 @every_callback
-@pytest.mark.parametrize("steps_per_execution", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_watching_does_not_change_what_is_learned(name, steps_per_execution, tmp_path):
-    learns_the_same(name, tmp_path, steps_per_execution=steps_per_execution)
+def test_nor_do_calls_of_many_steps_and_data_that_end_early(name, tmp_path):
+    watching = CALLBACKS[name](tmp_path)
+    for x, steps in ((IRIS.train.batches, None), (five_batches, None), (five_batches, 9)):
+        nets = unwatched(steps_per_execution=4), model(steps_per_execution=4)
+        for net, seen_by in zip(nets, ([], watching), strict=True):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*ran out of data.*")
+                fit(net, seen_by, epochs=2, x=x(16), steps_per_epoch=steps)
+        if name not in RESTORES:
+            assert same(*(net.get_weights() for net in nets))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_nor_do_all_together_under_xla_and_eagerly(options, tmp_path):
-    assert same(*learns_the_same("standard", tmp_path, **options))  # The last epoch of three is the best.
-
-
-@every_callback
-def test_two_fits_are_like_one_callback_each(name, tmp_path):
-    watching = CALLBACKS[name](tmp_path / "a")
-    for turn in ("first", "second"):
-        again, ours = learned(model(), watching)
-        expected, theirs = learned(model(), CALLBACKS[name](tmp_path / turn))
-        assert same(ours, theirs)
-        assert again.history.keys() == expected.history.keys()
-        assert again.history["loss"] == expected.history["loss"]
-
-
-@every_callback
-def test_one_model_can_go_on_in_a_second_fit(name, tmp_path):
-    plain, watched = unwatched(), model()
-    watching = CALLBACKS[name](tmp_path)
-    fit(plain, [], epochs=2)
-    fit(plain, [], epochs=2)
-    fit(watched, watching, epochs=2)
-    fit(watched, watching, epochs=2)
-    if name not in RESTORES:
-        assert same(watched.get_weights(), plain.get_weights())
-    assert not {"train_step", "test_step"} & vars(watched).keys()
-    assert "apply" not in vars(watched.optimizer)
+    _, expected = learned(unwatched(**options), [])
+    _, weights = learned(model(**options), standard(IRIS.val, tmp_path))
+    assert same(weights, expected)  # The last epoch of three is the best.
 
 
 class Recorder(keras.callbacks.Callback):
@@ -139,96 +239,19 @@ class Recorder(keras.callbacks.Callback):
         self.logs.append(dict(logs))
 
 
-@pytest.mark.parametrize("turn", [0, 1, *(pytest.param(t, marks=pytest.mark.slow) for t in range(2, 7))])
-def test_the_standard_set_works_in_any_order(turn, tmp_path):
+@pytest.mark.parametrize("turn", [0, *(pytest.param(t, marks=pytest.mark.slow) for t in range(1, 4))])
+@pytest.mark.parametrize("life", ["standard"], indirect=True, scope="module")
+def test_the_standard_set_works_in_any_order(turn, life, tmp_path):
     watching = standard(IRIS.val, tmp_path)
     order = np.random.default_rng(turn).permutation(len(watching))
     recorder = Recorder()
-    _, weights = learned(model(), [recorder, *(watching[i] for i in order)])
-    _, expected = learned(model(), standard(IRIS.val, tmp_path / "in order"))
-    assert same(weights, expected)
+    _, weights = learned(step_by_step(), [recorder, *(watching[i] for i in order)], epochs=2)
+    assert same(weights, life.expected[1])
     assert all({"val_loss", "val_f1", "val_auc"} <= logs.keys() for logs in recorder.logs)
 
 
-@every_callback
-def test_without_validation_data(name, tmp_path):
-    net = model()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        history = fit(net, CALLBACKS[name](tmp_path), validation_data=None)
-    assert len(history.epoch) == 3
-    sentences = [str(w.message) for w in caught if "val_loss" in str(w.message)]
-    if name in NEEDS_VALIDATION:
-        assert len(sentences) == 1
-    else:
-        assert not sentences
-
-
-def five_batches():
-    """A data set that does not know its length."""
-    return tf.data.Dataset.from_generator(
-        lambda: itertools.repeat((IRIS.train.x[:16], IRIS.train.y[:16]), 5),
-        output_signature=(tf.TensorSpec((16, 4)), tf.TensorSpec((16,), tf.int64)),
-    )
-
-
-@every_callback
-@pytest.mark.parametrize("steps_per_execution", [pytest.param(1, marks=pytest.mark.slow), 4])
-@pytest.mark.parametrize("steps_per_epoch", [None, 9])
-def test_a_data_set_that_ends_early(name, steps_per_execution, steps_per_epoch, tmp_path):
-    options = {"steps_per_execution": steps_per_execution}
-    nets = unwatched(**options), model(**options)
-    for net, watching in zip(nets, ([], CALLBACKS[name](tmp_path)), strict=True):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*ran out of data.*")
-            net.fit(
-                five_batches(),
-                epochs=2,
-                shuffle=False,
-                verbose=0,
-                steps_per_epoch=steps_per_epoch,
-                validation_data=IRIS.val.batches(16),
-                callbacks=watching,
-            )
-    if name not in RESTORES:
-        assert same(*(net.get_weights() for net in nets))
-
-
-@every_callback
-def test_no_epoch_at_all(name, tmp_path):
-    net = model()
-    before = net.get_weights()
-    watching = CALLBACKS[name](tmp_path)
-    fit(net, watching, epochs=0)
-    for ours, theirs in zip(net.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    fit(net, watching, epochs=1)
-
-
-@every_callback
-def test_a_fit_that_broke_leaves_the_callback_usable(name, tmp_path):
-    class Broken(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            raise RuntimeError("broken")
-
-    watching = CALLBACKS[name](tmp_path)
-    with pytest.raises(RuntimeError, match="broken"):
-        fit(model(), [*watching, Broken()])
-    _, weights = learned(model(), watching)
-    _, expected = learned(model(), CALLBACKS[name](tmp_path / "other"))
-    assert same(weights, expected)
-
-
-@every_callback
-def test_it_can_be_copied_as_tuners_do(name, tmp_path):
-    watching = CALLBACKS[name](tmp_path)
-    copied = copy.deepcopy(watching)
-    assert len(fit(model(), copied).epoch) == 3
-    fit(model(), watching)
-
-
 def test_the_metric_is_saved_with_its_model(tmp_path):
-    net = model(metrics=[callbacks.F1Score(IRIS.task)])
+    net = build(metrics=[callbacks.F1Score(IRIS.task)], steps_per_execution=1)
     fit(net, [], epochs=1)
     net.save(tmp_path / "net.keras")
     again = keras.models.load_model(tmp_path / "net.keras")

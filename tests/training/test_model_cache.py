@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from shared import variables_of
 
 from keras_practice import data, recipes
 from keras_practice.callbacks import ValidationScores, best_weights
@@ -25,13 +27,13 @@ IRIS = data.load("iris")
 THREE = Task.multiclass(3)
 CASES = {
     "linear": ((5,), THREE, {"l2": 1e-3}),
-    "mlp": ((5,), THREE, {"units": (6, 4), "dropout": 0.3}),
+    "mlp": ((5,), THREE, {"units": (4,), "dropout": 0.3}),
     "residual_mlp": ((5,), THREE, {"depth": 6, "units": 4, "dropout": 0.1}),
-    "selu_mlp": ((5,), THREE, {"units": (6, 4), "dropout": 0.1}),
-    "maxout_mlp": ((5,), THREE, {"units": (6, 4)}),
-    "low_rank_mlp": ((5,), THREE, {"units": (6, 4), "rank": 2}),
-    "convnet": ((8, 8, 1), THREE, {"filters": (4, 4), "units": 4}),
-    "conv1d": ((9, 2), THREE, {"filters": (4, 4)}),
+    "selu_mlp": ((5,), THREE, {"units": (4,), "dropout": 0.1}),
+    "maxout_mlp": ((5,), THREE, {"units": (4,)}),
+    "low_rank_mlp": ((5,), THREE, {"units": (4,), "rank": 2}),
+    "convnet": ((8, 8, 1), THREE, {"filters": (4,), "units": 4}),
+    "conv1d": ((9, 2), THREE, {"filters": (4,)}),
     "rnn": ((5, 2), THREE, {"units": (4,), "recurrent_dropout": 0.3, "dropout": 0.2}),
     "autoencoder": ((6,), Task.regression(6), {"kind": "denoising", "units": (5,), "code": 3}),
     "lenet5": ((28, 28, 1), THREE, {}),
@@ -40,6 +42,8 @@ CASES = {
     "googlenet": ((32, 32, 1), THREE, {}),
 }
 SLOW = {"residual_mlp", "lenet5", "resnet", "alexnet", "googlenet"}
+# Draws in evaluation too, and what dropout and batch normalisation are then.
+VALIDATED = {"rnn", "mlp"}
 
 
 def samples(shape, task, count=22):
@@ -49,7 +53,7 @@ def samples(shape, task, count=22):
 
 
 class Kept(keras_tuner.HyperModel):
-    """Keeps every epoch's scores of each trial, and with how many graphs it was done."""
+    """Keeps every epoch's scores of each trial, and the model that it was trained on."""
 
     def __init__(self, build, arguments=dict):
         super().__init__()
@@ -63,7 +67,7 @@ class Kept(keras_tuner.HyperModel):
         extra["callbacks"] = [*extra.get("callbacks", []), *kwargs.pop("callbacks")]
         result = model.fit(*args, **{**kwargs, **extra})
         self.histories.append(result.history)
-        self.models.append(id(model))
+        self.models.append(model)
         return result
 
 
@@ -76,14 +80,33 @@ def searched(folder, build, fit, trials=3, arguments=dict, objective="val_loss",
     return search, hypermodel
 
 
-def plain(search, build, fit, arguments=dict, executions=1):
-    """The histories of the same trials by Keras alone."""
-    histories = []
+def plain(search, build, fit, arguments=dict, executions=1, alike=True):
+    """The histories of the same trials by Keras alone.
+
+    Models that are `alike` differ in nothing but their variables and learning rates: one that Keras has
+    traced is given those of each. Others run step by step, since Keras would trace each of them.
+    """
+    histories, traced = [], None
     for trial in search.oracle.trials.values():
         keras.utils.set_random_seed(search.trial_seed(trial))
         for _ in range(executions):
-            histories.append(build(trial.hyperparameters).fit(**{**fit, **arguments()}, verbose=0).history)
+            model = build(trial.hyperparameters)
+            if alike:
+                traced = model = as_fresh(traced or model, model)
+            else:
+                model.run_eagerly = True
+            histories.append(model.fit(**{**fit, **arguments()}, verbose=0).history)
     return histories
+
+
+def as_fresh(traced, fresh):
+    """A model that was fitted, with all in which a fresh one that is alike differs from it."""
+    for model in (traced, fresh):
+        model.optimizer.build(model.trainable_variables)
+    for theirs, ours in zip(variables_of(traced), variables_of(fresh), strict=True):
+        theirs.assign(ours)
+    traced.optimizer.learning_rate = float(fresh.optimizer.learning_rate)
+    return traced
 
 
 def assert_same(ours, theirs):
@@ -99,10 +122,10 @@ def rate(hp):
     return hp.Float("learning_rate", 1e-3, 1e-1, sampling="log")
 
 
-def iris(hp, optimizer=None, units=(6,), dropout=0.2, **compile_options):
+def iris(hp, optimizer=None, units=(6,), dropout=0.2, loss="sparse_categorical_crossentropy"):
     model = recipes.mlp(IRIS.input_shape, IRIS.task, units=units, dropout=dropout)
     optimizer = optimizer or keras.optimizers.Adam(rate(hp))
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], **compile_options)
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 
@@ -110,19 +133,31 @@ FIT = {
     "x": IRIS.train.x,
     "y": IRIS.train.y,
     "validation_data": (IRIS.val.x, IRIS.val.y),
-    "epochs": 3,
+    "epochs": 2,
     "batch_size": 16,
 }
+# As many batches as are worth putting into the loop, and one that is left over.
+FEW = {"x": IRIS.train.x[:45], "y": IRIS.train.y[:45], "epochs": 2, "batch_size": 10, "shuffle": False}
 
 
-def check(folder, build, fit=FIT, shared=True, **options):
-    """Three trials equal plain ones; `shared` says whether they were trained on one model."""
+def one_layer(optimizer, loss="sparse_categorical_crossentropy", **compile_options):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    model.compile(optimizer, loss, **compile_options)
+    return model
+
+
+def one_layer_by_rate(hp):
+    return one_layer(keras.optimizers.SGD(rate(hp)))
+
+
+def check(folder, build, fit=FIT, alike=True, **options):
+    """The trials, which are all trained on one model, equal plain ones."""
     search, hypermodel = searched(folder, build, fit, **options)
     failed = [trial.message for trial in search.oracle.trials.values() if trial.status != "COMPLETED"]
     assert not failed, failed[0]
+    assert len(set(map(id, hypermodel.models))) == 1
     arguments, executions = options.get("arguments", dict), options.get("executions_per_trial", 1)
-    assert_same(hypermodel.histories, plain(search, build, fit, arguments, executions))
-    assert (len(set(hypermodel.models)) == 1) == shared
+    assert_same(hypermodel.histories, plain(search, build, fit, arguments, executions, alike))
     return search
 
 
@@ -136,15 +171,18 @@ def test_every_recipe_has_a_case():
 def test_trials_of_every_recipe_are_those_of_plain_fit(recipe, tmp_path):
     shape, task, arguments = CASES[recipe]
     x, y = samples(shape, task)
-    fit = {"x": x, "y": y, "validation_data": (x[:9], y[:9]), "epochs": 2, "batch_size": 5}
+    fit = {"x": x, "y": y, "epochs": 2, "batch_size": 5}
+    if recipe in VALIDATED:
+        fit["validation_data"] = x[:9], y[:9]
 
     def build(hp):
         model = recipes.get(recipe)(shape, task, **arguments)
         # At rates at which a residual net explodes, the last digit of the first step decides all others.
         factor = 1e-3 if recipe == "resnet" else 1.0
-        return recipes.compile_for(model, task, learning_rate=factor * rate(hp))
+        learning_rate = factor * rate(hp)
+        return recipes.compile_for(model, task, learning_rate=learning_rate, steps_per_execution=1)
 
-    check(tmp_path, build, fit)
+    check(tmp_path, build, fit, trials=2, objective="loss")
 
 
 def adam(hp):
@@ -183,9 +221,8 @@ def test_the_numbers_of_an_optimiser_are_inputs_of_one_graph(optimizer, tmp_path
     traced = []
 
     def build(hp):
-        return iris(hp, optimizer(hp))
+        return one_layer(optimizer(hp))
 
-    fit = {**FIT, "epochs": 2}
     step = keras.Model.train_step
 
     def counted(self, batch):
@@ -194,10 +231,10 @@ def test_the_numbers_of_an_optimiser_are_inputs_of_one_graph(optimizer, tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "train_step", counted)
-        search, hypermodel = searched(tmp_path, build, fit, trials=5)
+        search, hypermodel = searched(tmp_path, build, FEW, trials=4, objective="loss")
         # Once with constants, once more with those that were then seen to change.
         assert len(traced) <= 2 * 2
-    assert_same(hypermodel.histories, plain(search, build, fit))
+    assert_same(hypermodel.histories, plain(search, build, FEW, alike=False))
 
 
 def penalised(hp):
@@ -206,23 +243,37 @@ def penalised(hp):
     model = keras.Sequential(
         [
             keras.Input((4,)),
+            layers.GaussianNoise(0.1),
             layers.Dense(8, "selu", kernel_regularizer=keras.regularizers.L2(l2)),
             layers.Dropout(drop),
-            layers.Dense(8),
+            layers.Dense(8, activity_regularizer=keras.regularizers.L1L2(1e-3)),
+            layers.AlphaDropout(0.2),
+            layers.GaussianDropout(0.2),
             layers.Dropout(drop),
             layers.Dense(3, "softmax", bias_regularizer=keras.regularizers.L1L2(l2, l2 / 2)),
         ]
     )
-    model.compile(keras.optimizers.Adam(rate(hp)), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    learning_rate = hp.Float("learning_rate", 0.01, 1.0, sampling="log")
+    model.compile(
+        keras.optimizers.SGD(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     return model
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 def test_rates_and_penalties_of_layers_without_names_are_inputs_of_one_graph(tmp_path):
-    search = check(tmp_path, penalised, trials=4)
-    # The models that are given back have the trial's own numbers, not another one's.
-    for model, hp in zip(search.get_best_models(4), search.get_best_hyperparameters(4), strict=True):
-        assert model.layers[-2].rate == hp.get("drop")
+    fit = {**FEW, "epochs": 3, "validation_data": FIT["validation_data"], "validation_batch_size": 99}
+    search = check(tmp_path, penalised, fit, alike=False)
+    trials = search.oracle.get_best_trials(2)
+    assert any(trial.metrics.get_best_value("best_epoch") < 3 for trial in trials)
+    # The models that are given back have the trial's own numbers, not another one's, and its best weights.
+    for model, trial in zip(search.get_best_models(2), trials, strict=True):
+        assert model.layers[-2].rate == trial.hyperparameters.get("drop")
+        assert float(model.optimizer.learning_rate) == np.float32(trial.hyperparameters.get("learning_rate"))
+        model.run_eagerly = True
+        loss, accuracy = model.evaluate(IRIS.val.x, IRIS.val.y, verbose=0)
+        assert loss == pytest.approx(trial.score, abs=1e-6)
+        assert accuracy == pytest.approx(trial.metrics.get_best_value("val_accuracy"))
 
 
 def test_a_held_number_rounds_as_a_constant_does():
@@ -245,16 +296,26 @@ def test_a_held_number_rounds_as_a_constant_does():
 
 
 def test_shapes_share_by_shape_and_the_table_is_bounded(tmp_path):
-    def build(hp):
-        return iris(hp, units=(hp.Choice("width", [3, 5, 7]),), dropout=hp.Float("drop", 0.1, 0.5))
+    def width(drop):
+        return 3 if drop < 0.2 else 5
 
-    search, hypermodel = searched(tmp_path, build, FIT, trials=7)
-    assert_same(hypermodel.histories, plain(search, build, FIT))
-    widths = {trial.hyperparameters.get("width") for trial in search.oracle.trials.values()}
-    assert len(set(hypermodel.models)) == len(widths) > 1
+    def build(hp):
+        layers = keras.layers
+        drop = hp.Float("drop", 0.1, 0.5)
+        hidden = layers.Dense(width(drop)), layers.Dropout(drop)
+        model = keras.Sequential([keras.Input((4,)), *hidden, layers.Dense(3, "softmax")])
+        model.compile(keras.optimizers.SGD(rate(hp)), "sparse_categorical_crossentropy")
+        return model
+
+    search, hypermodel = searched(tmp_path, build, FEW, trials=5, objective="loss")
+    assert_same(hypermodel.histories, plain(search, build, FEW, alike=False))
+    widths = [width(trial.hyperparameters.get("drop")) for trial in search.oracle.trials.values()]
+    models = list(map(id, hypermodel.models))
+    assert min(map(widths.count, (3, 5))) > 1
+    assert len(set(zip(widths, models, strict=True))) == len(set(models)) == 2
     table = ModelCache(most=2)
-    for width in (3, 4, 5, 6):
-        with table.model_for(iris(keras_tuner.HyperParameters(), units=(width,))):
+    for units in (3, 4, 5, 6):
+        with table.model_for(iris(keras_tuner.HyperParameters(), units=(units,))):
             pass
     assert len(table._prepared) == 2
 
@@ -271,8 +332,40 @@ def watching():
     return {"callbacks": [ValidationScores(IRIS.val), best_weights("val_f1", patience=1)]}
 
 
+class Counting(keras.callbacks.Callback):
+    """Which batches each fit told of."""
+
+    fits: typing.ClassVar[list[list[int]]] = []
+
+    def on_train_begin(self, logs=None):
+        self.fits.append([])
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.fits[-1].append(batch)
+
+
+def seeing_batches():
+    return {
+        "callbacks": [
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.ReduceLROnPlateau(patience=0),
+            Counting(),
+        ]
+    }
+
+
+class Generated(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        rows = slice(index * 16, index * 16 + 16)
+        return IRIS.train.x[rows], IRIS.train.y[rows]
+
+
 WAYS = {
-    "data set": ({"epochs": 3}, as_batches),
+    "shuffled": (FIT, dict),
+    "data set": ({"epochs": 2}, as_batches),
     "scores": ({**FIT, "epochs": 6}, watching),
     "scores of a data set": ({"epochs": 6}, lambda: {**as_batches(), **watching()}),
     "unshuffled": ({**FIT, "shuffle": False}, dict),
@@ -286,38 +379,52 @@ WAYS = {
     "weights of samples": ({**FIT, "sample_weight": np.linspace(0, 2, len(IRIS.train))}, dict),
     "weights of classes": ({**FIT, "class_weight": {0: 1.0, 1: 2.0, 2: 0.5}}, dict),
     "steps": ({**FIT, "steps_per_epoch": 3, "validation_steps": 1}, dict),
-    "a callback that sees batches": (
-        FIT,
-        lambda: {
-            "callbacks": [keras.callbacks.TerminateOnNaN(), keras.callbacks.ReduceLROnPlateau(patience=0)]
-        },
+    "a callback that sees batches": (FIT, seeing_batches),
+    "generator": (
+        {"validation_data": FIT["validation_data"], "epochs": 2, "shuffle": False, "x": Generated()},
+        dict,
     ),
 }
+# Again where all is traced, and the scores are.
+TURNS = [*WAYS, "shuffled", "scores of a data set"]
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory):
+    """The histories of one search, of which each trial calls `fit` in another way, and of plain fits."""
+
+    def one_after_another():
+        turns = iter(TURNS)
+
+        def arguments():
+            fit, more = WAYS[next(turns)]
+            return {**fit, **more()}
+
+        return arguments
+
+    Counting.fits.clear()
+    search, hypermodel = searched(
+        tmp_path_factory.mktemp("ways"), iris, {}, len(TURNS), one_after_another(), objective="loss"
+    )
+    assert len(hypermodel.histories) == len(TURNS)
+    assert len(set(map(id, hypermodel.models))) == 1
+    return hypermodel.histories, plain(search, iris, {}, one_after_another())
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_any_way_of_calling_fit_gives_what_it_gives_plainly(way, tmp_path):
-    fit, arguments = WAYS[way]
-    objective = "loss" if way == "no validation" else "val_loss"
-    check(tmp_path, iris, fit, arguments=arguments, objective=objective)
+def test_any_way_of_calling_fit_gives_what_it_gives_plainly(way, ways):
+    turns = [index for index, each in enumerate(TURNS) if each == way]
+    assert_same(*([histories[turn] for turn in turns] for histories in ways))
 
 
-def test_callbacks_see_batches_as_often_as_plainly(tmp_path):
-    seen = []
-
-    class Counting(keras.callbacks.Callback):
-        def __deepcopy__(self, memo):
-            return self
-
-        def on_train_batch_end(self, batch, logs=None):
-            seen.append(batch)
-
-    searched(tmp_path, iris, {**FIT, "epochs": 1, "callbacks": [Counting()]}, trials=2)
-    assert seen == 2 * list(range(-(-len(IRIS.train) // 16)))
+def test_callbacks_see_batches_as_often_as_plainly(ways):
+    epoch = list(range(-(-len(IRIS.train) // 16)))
+    assert Counting.fits == 2 * [FIT["epochs"] * epoch]
 
 
 def test_several_executions_go_on_from_one_seed(tmp_path):
-    check(tmp_path, iris, executions_per_trial=2)
+    fit = {**FEW, "shuffle": True}
+    check(tmp_path, one_layer_by_rate, fit, trials=2, objective="loss", executions_per_trial=2)
 
 
 class OwnStep(keras.Model):
@@ -335,7 +442,7 @@ class OwnLayer(keras.layers.Layer):
 
 
 def own_step(hp):
-    inner = iris(hp)
+    inner = one_layer(None)
     model = OwnStep(inner.inputs, inner.outputs)
     model.compile(keras.optimizers.Adam(rate(hp)), "sparse_categorical_crossentropy")
     return model
@@ -355,13 +462,7 @@ def own_loss(hp):
     def loss(y, p):
         return factor * keras.losses.sparse_categorical_crossentropy(y, p)
 
-    return iris_with(hp, loss)
-
-
-def iris_with(hp, loss):
-    model = recipes.mlp(IRIS.input_shape, IRIS.task, units=(4,))
-    model.compile(keras.optimizers.Adam(rate(hp)), loss)
-    return model
+    return one_layer(keras.optimizers.Adam(rate(hp)), loss)
 
 
 def unbuilt(hp):
@@ -371,31 +472,31 @@ def unbuilt(hp):
 
 
 def eager(hp):
-    return iris(hp, run_eagerly=True)
-
-
-@pytest.mark.parametrize("build", ["own_step", "own_layer", "own_loss", "unbuilt", "eager", "spared"])
-def test_what_is_not_understood_is_trained_plainly(build, tmp_path):
-    check(tmp_path, globals()[build], {**FIT, "epochs": 2}, shared=False, trials=2)
-
-
-def test_a_generator_is_trained_as_plainly(tmp_path):
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 5
-
-        def __getitem__(self, index):
-            rows = slice(index * 16, index * 16 + 16)
-            return IRIS.train.x[rows], IRIS.train.y[rows]
-
-    fit = {**FIT, "x": Batches(), "y": None, "batch_size": None, "shuffle": False}
-    check(tmp_path, iris, fit, trials=2)
+    return one_layer(keras.optimizers.Adam(rate(hp)), run_eagerly=True)
 
 
 def spared(hp):
     optimizer = keras.optimizers.Adam(rate(hp), weight_decay=0.1)
     optimizer.exclude_from_weight_decay(var_names=[hp.Choice("spared", ["kernel", "bias"])])
-    return iris(hp, optimizer)
+    return one_layer(optimizer)
+
+
+@pytest.mark.parametrize("build", [own_step, own_layer, own_loss, unbuilt, eager, spared])
+def test_what_is_not_understood_is_left_as_it_was_built(build):
+    cache, hp = ModelCache(), keras_tuner.HyperParameters()
+    for _ in range(2):
+        model = build(hp)
+        before = set(vars(model))
+        with cache.model_for(model) as given:
+            assert given is model
+            assert set(vars(given)) == before
+    assert not cache.has_models()
+
+
+def test_what_is_not_understood_is_trained_plainly(tmp_path):
+    search, hypermodel = searched(tmp_path, own_layer, FEW, trials=2, objective="loss")
+    assert_same(hypermodel.histories, plain(search, own_layer, FEW, alike=False))
+    assert len(set(map(id, hypermodel.models))) == 2
 
 
 def test_a_trial_that_fails_leaves_nothing_behind(tmp_path):
@@ -407,40 +508,29 @@ def test_a_trial_that_fails_leaves_nothing_behind(tmp_path):
             if epoch == 1 and Fails.count == 2:
                 raise MemoryError("out of memory")
 
-    search, hypermodel = searched(tmp_path, iris, {**FIT, "callbacks": [Fails()]}, trials=4)
+    fit = {**FEW, "callbacks": [Fails()]}
+    search, hypermodel = searched(tmp_path, one_layer_by_rate, fit, trials=4, objective="loss")
     trials = list(search.oracle.trials.values())
     assert [trial.status for trial in trials].count("COMPLETED") == 3
     assert "out of memory" in trials[1].message
-    others = plain(search, iris, FIT)
+    others = plain(search, one_layer_by_rate, FEW)
     assert_same(hypermodel.histories, [others[0], *others[2:]])
 
 
 def test_a_model_that_fit_has_changed_is_not_used_again(tmp_path):
+    def compiled(model):
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        return model
+
     class Recompiles(Kept):
         def fit(self, hp, model, *args, **kwargs):
-            model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-            return super().fit(hp, model, *args, **kwargs)
+            return super().fit(hp, compiled(model), *args, **kwargs)
 
-    hypermodel = Recompiles(iris)
-    search = RandomSearch(hypermodel, "val_loss", 3, 0, directory=str(tmp_path))
-    search.search(**FIT, verbose=0)
-    theirs = []
-    for trial in search.oracle.trials.values():
-        keras.utils.set_random_seed(search.trial_seed(trial))
-        model = iris(trial.hyperparameters)
-        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-        theirs.append(model.fit(**FIT, verbose=0).history)
+    hypermodel = Recompiles(one_layer_by_rate)
+    search = RandomSearch(hypermodel, "loss", 3, 0, directory=str(tmp_path))
+    search.search(**FEW, verbose=0)
+    theirs = plain(search, lambda hp: compiled(one_layer_by_rate(hp)), FEW)
     assert_same(hypermodel.histories, theirs)
-
-
-@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
-def test_the_best_models_have_the_weights_of_their_best_epochs(tmp_path):
-    search = check(tmp_path, iris, {**FIT, "epochs": 5})
-    for model, trial in zip(search.get_best_models(3), search.oracle.get_best_trials(3), strict=True):
-        loss, accuracy = model.evaluate(IRIS.val.x, IRIS.val.y, verbose=0)
-        assert loss == pytest.approx(trial.score, abs=1e-6)
-        assert accuracy == pytest.approx(trial.metrics.get_best_value("val_accuracy"))
-        assert float(model.optimizer.learning_rate) == np.float32(trial.hyperparameters.get("learning_rate"))
 
 
 def test_an_array_that_changes_in_place_is_copied_again():
@@ -476,33 +566,13 @@ def test_signatures_tell_models_apart():
         iris(hp, keras.optimizers.Adam(1e-3, clipnorm=1.0)),
         iris(hp, keras.optimizers.Adam(1e-3, amsgrad=True)),
         iris(hp, keras.optimizers.SGD(1e-3)),
-        iris_with(hp, keras.losses.SparseCategoricalCrossentropy(ignore_class=0)),
+        iris(hp, loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=0)),
     ]
     frozen = iris(hp)
     frozen.layers[1].trainable = False
     keys = [signature(model) for model in (same[0], *others, frozen)]
     assert None not in keys
     assert len(set(keys)) == len(keys)
-
-
-def noisy(hp):
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.GaussianNoise(0.1),
-            layers.Dense(8, "selu", activity_regularizer=keras.regularizers.L1L2(1e-3)),
-            layers.AlphaDropout(0.2),
-            layers.GaussianDropout(0.2),
-            layers.Dense(3, "softmax"),
-        ]
-    )
-    model.compile(keras.optimizers.Adam(rate(hp)), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def test_layers_that_draw_noise_draw_the_same(tmp_path):
-    check(tmp_path, noisy)
 
 
 @pytest.mark.slow
