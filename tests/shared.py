@@ -1,10 +1,13 @@
 """What tests of several rooms share: the bundled data, and models that are built and traced once."""
 
+import contextlib
 import functools
 import inspect
 
 import keras
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
 from keras_practice import data
 
@@ -48,3 +51,20 @@ def reused(build):
 def variables_of(model):
     """Weights, statistics and seeds, then the optimizer's; metrics begin anew with every epoch."""
     return [*model.variables, *(model.optimizer.variables if model.optimizer is not None else ())]
+
+
+@contextlib.contextmanager
+def blank_pictures(*formats):
+    """Within the block pictures are made, but drawn empty: drawing takes longer than a small training.
+
+    Those of some formats, where these are given; a picture is a PNG where its format is not said.
+    """
+    draw = Figure.savefig
+
+    def draw_blank(self, *place, **options):
+        wanted = not formats or options.get("format", "png") in formats
+        draw(Figure((0.1, 0.1)) if wanted else self, *place, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", draw_blank)
+        yield

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import html
 import json
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib import image
+from shared import blank_pictures, reused
 
 from keras_practice.callbacks.report import LiveReport
 from keras_practice.rendering.figures import Line, Panel
@@ -20,6 +22,13 @@ from keras_practice.rendering.figures import Line, Panel
 NASTY = "<script>alert(1)</script> \"quoted\" 'single' & co"
 NONE = "\u2013"
 VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures(request):
+    """Few tests look at the picture; the charts in the page are drawn."""
+    with contextlib.nullcontext() if "picture" in request.node.name else blank_pictures("png"):
+        yield
 
 
 class Page(HTMLParser):
@@ -70,14 +79,16 @@ class Page(HTMLParser):
         ]
 
 
-def small_model(name="small", **options):
-    keras.utils.set_random_seed(0)
+def build(name="small", loss="mse", optimizer=None, **options):
     model = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(3, name="hidden"), keras.layers.Dense(1, name="out")],
         name=name,
     )
-    model.compile(keras.optimizers.Adam(0.01), loss="mse", **{"metrics": ["mae"], **options})
+    model.compile(optimizer or keras.optimizers.Adam(0.01), loss, **{"metrics": ("mae",), **options})
     return model
+
+
+small_model = reused(build)
 
 
 def drive(report, logs, epochs=None, model=None, beside=(), end=True):
@@ -270,9 +281,7 @@ def test_a_loss_of_any_form_has_a_name(tmp_path, loss, expected):
 
 
 def compiled(loss):
-    model = small_model()
-    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)), loss=loss)
-    return model
+    return build(loss=loss, optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100)))
 
 
 def test_names_are_text_and_never_markup(tmp_path):

@@ -9,6 +9,8 @@ import weakref
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from shared import reused
 
 from keras_practice.callbacks import F1Score, best_weights, direction
 from keras_practice.callbacks.stopping import StopOnTarget, TimeBudget
@@ -167,18 +169,21 @@ class Script(keras.callbacks.Callback):
         logs["val_auc"] = self.scores[epoch]
 
 
-def regression(**compiling):
+@reused
+def regression(name="outer", **compiling):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", **compiling)
     return model
 
 
 X = np.arange(6.0)[:, None]
+# Put into batches once, which in each fit would take longer than these few steps.
+TRAIN, VAL = (tf.data.Dataset.from_tensor_slices((X, y)).batch(2) for y in (X + 1, X))
 
 
 def fit(model, callbacks, epochs=6, **options):
-    options = {"validation_data": (X, X), **options}
-    return model.fit(X, X + 1, batch_size=2, epochs=epochs, verbose=0, callbacks=callbacks, **options)
+    options = {"validation_data": VAL, **options}
+    return model.fit(TRAIN, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks, **options)
 
 
 def interrupt():
@@ -269,7 +274,7 @@ def test_the_last_of_several_has_the_last_word(handler):
 
 
 def test_a_fit_inside_a_fit(handler):
-    outer, inner = regression(), regression()
+    outer, inner = regression(), regression("inner")
     inner_script = Script([3, 1, 2], interrupt)
     script = Script([3, 1, 2], lambda: fit(inner, [inner_script, best_weights()]))
     with pytest.raises(KeyboardInterrupt):
