@@ -95,7 +95,6 @@ SWEPT = {
     "digits, Adam": ("digits", "mlp", "adam"),
     "digits, SGD": ("digits", "mlp", "sgd"),
     "digits, SELU, RMSprop": ("digits", "selu_mlp", "rmsprop"),
-    "digits, maxout": ("digits", "maxout_mlp", "adam"),
     "diabetes": ("diabetes", "mlp", "adam"),
     "wine": ("wine", "mlp", "adam"),
 }
@@ -156,7 +155,7 @@ def test_where_nothing_is_learned_there_is_no_usable_range(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", ["wine", "breast_cancer", "digits", "diabetes"])
 def test_noise_has_no_usable_range_whatever_the_data(name, seed):
     dataset = data.load(name)
