@@ -90,7 +90,7 @@ def test_processes_that_cannot_start_end_the_search_at_once(tmp_path):
     assert len(notes) == 1
 
 
-RATES = [0.01, 0.02, 0.03, 0.06, 0.04, 1e30]
+RATES = [0.01, 0.02, 0.03, 0.06, 0.04, 1e38]
 
 
 def space_with_faults(mark, deadly, losses):
@@ -108,7 +108,7 @@ def space_with_faults(mark, deadly, losses):
                     os.kill(os.getpid(), 9)
         if rate == 0.04:
             raise RuntimeError("no such rate\nat all")
-        return {"learning_rate": rate, "dropout": 0.0, "units": (8,)}
+        return {"learning_rate": rate, "l2": 0.0}
 
     return draw
 
@@ -120,7 +120,7 @@ def ray_folders():
 @needs_ray
 @pytest.mark.slow
 def test_a_search_on_ray_is_the_search_here(tmp_path, capfd, monkeypatch):
-    settings = Settings(data="iris", trials=6, epochs=3, keep=2)
+    settings = Settings(data="iris", recipe="linear", trials=6, epochs=3, keep=2)
     space = space_with_faults(tmp_path / "mark", 0.02, 1)
     assert tune(settings, tmp_path / "here", space=space)
     seen, run = {}, ray_engine._run
@@ -193,7 +193,7 @@ def reachable(port):
 @needs_ray
 @pytest.mark.slow
 def test_a_search_on_ray_that_is_interrupted_goes_on(tmp_path, monkeypatch, capfd):
-    settings = Settings(data="iris", trials=5, epochs=3)
+    settings = Settings(data="iris", recipe="linear", trials=5, epochs=3)
     space = space_with_faults(tmp_path / "mark", 0.06, 2)
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert tune(settings, whole, space=space)
