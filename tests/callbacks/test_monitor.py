@@ -16,6 +16,10 @@ X = RNG.normal(size=(96, 5)).astype("float32")
 Y = (X @ RNG.normal(size=(5, 1)) + 0.1 * RNG.normal(size=(96, 1))).astype("float32")
 
 
+# For figures that have nothing to do with graphs: tracing takes longer than so few steps.
+EAGER = {"run_eagerly": True}
+
+
 def net(activation="relu", optimizer=None, **options):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5,))
@@ -25,10 +29,15 @@ def net(activation="relu", optimizer=None, **options):
     return model
 
 
-def fit(model, *callbacks, x=X, y=Y, epochs=2, **options):
-    return model.fit(
-        x, y, batch_size=32, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks), **options
-    )
+def batched(x, y):
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
+
+
+BATCHES = batched(X, Y)
+
+
+def fit(model, *callbacks, batches=BATCHES, epochs=2):
+    return model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
 
 
 def watched(model, every=1, **options):
@@ -112,7 +121,7 @@ def test_a_histogram_of_many_values_takes_some_of_them_evenly():
     inputs = keras.Input((5,))
     x = keras.layers.Dense(20_000, name="wide")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(x))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **EAGER)
     row = watched(model, epochs=1).histograms["weights/wide/kernel"][0]
     assert 4_096 <= row[2:].sum() < 2 * 4_096
     spread = row[2:] / row[2:].sum()
@@ -128,11 +137,16 @@ def test_the_weights_are_those_of_training_without_it():
 
 
 @pytest.mark.parametrize(
-    ("every", "steps_per_execution", "expected"),
-    [(1, 1, [0, 1, 2, 3, 4, 5]), (2, 4, [0, 2, 4]), (4, 1, [0, 4]), (50, 3, [0])],
+    ("every", "options", "expected"),
+    [
+        (1, EAGER, [0, 1, 2, 3, 4, 5]),
+        (2, {"steps_per_execution": 4}, [0, 2, 4]),
+        (4, EAGER, [0, 4]),
+        (50, {"steps_per_execution": 3}, [0]),
+    ],
 )
-def test_it_samples_every_so_many_steps(every, steps_per_execution, expected):
-    monitor = watched(net(steps_per_execution=steps_per_execution), every)
+def test_it_samples_every_so_many_steps(every, options, expected):
+    monitor = watched(net(**options), every)
     assert monitor.history["step"].tolist() == expected
 
 
@@ -188,7 +202,7 @@ def test_a_model_compiled_anew_is_watched_with_its_new_optimizer():
 
 
 def test_saturated_outputs_lie_at_an_end_of_the_range():
-    model = net("tanh")
+    model = net("tanh", **EAGER)
     model.layers[1].set_weights([np.full((5, 7), 1.5), np.zeros(7)])
     outputs = np.tanh(X[:32] @ np.full((5, 7), 1.5))
     assert watched(model).history["saturated/hidden"][0] == pytest.approx(np.mean(np.abs(outputs) >= 0.95))
@@ -197,13 +211,17 @@ def test_saturated_outputs_lie_at_an_end_of_the_range():
 def test_the_last_layer_may_saturate():
     inputs = keras.Input((5,))
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", name="yes")(inputs))
-    model.compile("sgd", "binary_crossentropy")
-    assert not [name for name in watched(model, y=(Y > 0).astype("float32")).history if "saturated" in name]
+    model.compile("sgd", "binary_crossentropy", **EAGER)
+    assert not [
+        name
+        for name in watched(model, batches=batched(X, (Y > 0).astype("float32"))).history
+        if "saturated" in name
+    ]
 
 
 def test_of_few_samples_any_unit_may_be_silent():
     monitor = TrainingMonitor(1)
-    net().fit(X[:8], Y[:8], batch_size=4, verbose=0, callbacks=[monitor])
+    net(**EAGER).fit(X[:8], Y[:8], batch_size=4, verbose=0, callbacks=[monitor])
     assert np.all(np.isnan(monitor.history["dead/hidden"]))
 
 
@@ -212,7 +230,7 @@ def test_of_few_samples_any_unit_may_be_silent():
     [({"clipnorm": 0.5}, "array"), ({"global_clipnorm": 1.0}, "all"), ({"clipvalue": 0.2}, "value")],
 )
 def test_the_share_of_clipped_steps(clipping, limit):
-    monitor = watched(net(optimizer=keras.optimizers.SGD(0.05, **clipping)))
+    monitor = watched(net(optimizer=keras.optimizers.SGD(0.05, **clipping), **EAGER))
     model = net()
     gradients, _, _ = next(by_hand(model.get_weights(), 1))
     measure = {
@@ -229,14 +247,14 @@ def test_the_share_of_clipped_steps(clipping, limit):
 
 
 def test_without_clipping_there_is_a_suggestion_all_the_same():
-    monitor = watched(net())
+    monitor = watched(net(**EAGER))
     assert np.isnan(monitor.clipped_share)
     assert monitor.suggested_clipnorm > 0
 
 
 def test_a_schedule_shows_in_the_learning_rate():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
-    monitor = watched(net(optimizer=keras.optimizers.SGD(schedule)))
+    monitor = watched(net(optimizer=keras.optimizers.SGD(schedule), **EAGER))
     assert monitor.history["learning_rate"] == pytest.approx(0.1 * 0.5 ** np.arange(6))
 
 
@@ -274,7 +292,7 @@ def test_an_embeddings_gradient_is_that_of_the_whole_table():
         loss = tf.reduce_mean((model(tokens) - targets) ** 2)
     table = model.get_layer("table").embeddings
     expected = np.linalg.norm(tf.convert_to_tensor(tape.gradient(loss, table.value)))
-    history = watched(model, x=tokens, y=targets, epochs=1).history
+    history = watched(model, batches=batched(tokens, targets), epochs=1).history
     assert history["gradient_norm/table"][0] == pytest.approx(expected, rel=1e-4)
     assert history["update_ratio/table"][0] == pytest.approx(
         0.1 * expected / history["weight_norm/table"][0], rel=1e-3
@@ -286,8 +304,8 @@ def test_a_recurrent_layer_is_seen_by_what_it_returns():
     inputs = keras.Input((4, 5))
     x = keras.layers.SimpleRNN(3, name="memory")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(x))
-    model.compile("sgd", "mse")
-    history = watched(model, x=RNG.normal(size=(96, 4, 5)).astype("float32")).history
+    model.compile("sgd", "mse", **EAGER)
+    history = watched(model, batches=batched(RNG.normal(size=(96, 4, 5)).astype("float32"), Y)).history
     assert np.all((history["saturated/memory"] >= 0) & (history["saturated/memory"] < 1))
     assert np.all(history["gradient_norm/memory"] > 0)
 
@@ -297,7 +315,7 @@ def test_a_frozen_layer_is_left_out_and_a_nested_one_is_not():
     inputs = keras.Input((5,))
     x = keras.layers.Dense(5, name="frozen", trainable=False)(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(inner(x)))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **EAGER)
     history = watched(model).history
     assert "gradient_norm/inside" in history
     assert "dead/inside" in history
@@ -341,7 +359,7 @@ def test_under_xla_the_wait_is_unknown_and_said_to_be():
 
 
 def test_it_warns_once_and_in_words():
-    model = net()
+    model = net(**EAGER)
     model.layers[1].set_weights([np.zeros((5, 7)), np.full(7, -1.0)])
     words = []
     monitor = TrainingMonitor(1, sink=words.append)
@@ -388,7 +406,7 @@ def test_tensorboard_gets_histograms_scalars_and_filters(tmp_path):
 
 
 def test_the_picture_shows_what_there_is():
-    monitor = watched(net())
+    monitor = watched(net(**EAGER))
     titles = [panel.title for panel in monitor.panels()]
     assert titles == ["Gradient norm", "Update over weight", "Dead units", "Learning rate", "Speed"]
     monitor.plot().canvas.draw()

@@ -58,7 +58,7 @@ every_case = pytest.mark.parametrize(("recipe", "shape", "task", "arguments"), c
 def build(recipe, shape, task, arguments, **compile_options):
     keras.utils.set_random_seed(0)
     model = recipes.get(recipe)(shape, task, **arguments)
-    return recipes.compile_for(model, task, **compile_options)
+    return recipes.compile_for(model, task, steps_per_execution=1, **compile_options)
 
 
 def samples(shape, task, count=7):
@@ -89,7 +89,9 @@ TASKS = {"kind": THREE, "size": Task.regression(2)}
 def build_multi_task(**compile_options):
     keras.utils.set_random_seed(0)
     trunk = recipes.mlp((5,), THREE, units=(6,))
-    return recipes.compile_multi_task(recipes.multi_task(trunk, TASKS), TASKS, **compile_options)
+    return recipes.compile_multi_task(
+        recipes.multi_task(trunk, TASKS), TASKS, steps_per_execution=1, **compile_options
+    )
 
 
 def multi_task_samples(count=7):
