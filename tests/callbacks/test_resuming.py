@@ -23,7 +23,8 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype("float32")
 Y = (X.sum(axis=1) > 0).astype("float32")
 TRAIN = Split(X, Y, Task.binary(), "train")
-VAL = (X[::3], 1 - Y[::3])  # Learning the opposite, so that early stopping and plateaus come soon.
+# Learning the opposite, so that early stopping and plateaus come soon.
+VAL = tf.data.Dataset.from_tensor_slices((X[::3], 1 - Y[::3])).batch(len(X))
 EPOCHS = 4
 FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]  # For the programs that import this file.
 
