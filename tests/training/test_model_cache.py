@@ -231,7 +231,7 @@ def test_the_numbers_of_an_optimiser_are_inputs_of_one_graph(optimizer, tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "train_step", counted)
-        search, hypermodel = searched(tmp_path, build, FEW, trials=4, objective="loss")
+        search, hypermodel = searched(tmp_path, build, FEW, trials=5, objective="loss")
         # Once with constants, once more with those that were then seen to change.
         assert len(traced) <= 2 * 2
     assert_same(hypermodel.histories, plain(search, build, FEW, alike=False))
