@@ -16,6 +16,7 @@ from keras_practice.core.steps import (
     Step,
     hooked,
     layer_names,
+    no_longer,
     outputs_kept,
     replica_values,
     scales_loss,
@@ -25,6 +26,7 @@ from keras_practice.core.steps import (
     untap_step,
     usable_here,
     when,
+    when_built,
 )
 from keras_practice.core.variables import assign
 
@@ -82,13 +84,19 @@ class StopOnExplosion(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Takes the weights at the start for good ones."""
         self.exploded, self.step, self.first_layer = False, None, None
-        if self._guard is None or not self._guard.fits(self.model):
-            self._guard = _Guard(self.model, self.factor)
-        self._guard.reset()
-        tap_step(self.model, "train_step", self._guard.tap)
+        if self._guard is not None and not self._guard.fits(self.model):
+            self._guard = None
         self._calls = 0
         # A look waits for the device.
         self._calls_to_look = max(1, self.every // int(self.model.steps_per_execution))
+        when_built(self.model, self._watch)
+
+    def _watch(self) -> None:
+        """Puts the guard around the step of a model that has its weights, which are good ones."""
+        if self._guard is None:
+            self._guard = _Guard(self.model, self.factor)
+        self._guard.reset()
+        tap_step(self.model, "train_step", self._guard.tap)
         self._keep()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -107,6 +115,7 @@ class StopOnExplosion(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model's step as it was."""
+        no_longer(self.model, self._watch)
         if self._guard is not None:
             untap_step(self.model, "train_step", self._guard.tap)
         self._good = []

@@ -20,7 +20,7 @@ from keras_practice.callbacks.filters import filters_picture, first_filters
 from keras_practice.callbacks.probe import BINS, Probe, Sample
 from keras_practice.callbacks.symptoms import HEALTHY_UPDATE, symptoms
 from keras_practice.core.arguments import check_positive_integer
-from keras_practice.core.steps import innermost, layer_names, tap_step, untap_step
+from keras_practice.core.steps import innermost, layer_names, no_longer, tap_step, untap_step, when_built
 from keras_practice.core.types import Array
 from keras_practice.rendering.figures import Line, Panel, figure
 
@@ -151,7 +151,15 @@ class TrainingMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begins a new history."""
         self._begin()
-        if self._probe is None or not self._probe.fits(self.model):
+        if self._probe is not None and not self._probe.fits(self.model):
+            self._probe = None
+        when_built(self.model, self._watch)
+
+    def _watch(self) -> None:
+        """Puts the probe around the step of a model that has its weights."""
+        if not self.model.trainable_variables:
+            return  # Keras warns of it, and makes no update.
+        if self._probe is None:
             self._probe = Probe(self.model, self.every)
             paths = [weight.path for weight in self._probe.weights]
             self._histogram_names = (
@@ -164,6 +172,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             for i, layer in enumerate(layer_names(self.model).values()):
                 self._layers.setdefault(layer, []).append(i)
         self._probe.reset()
+        self._epoch_began = self._probe.steps()
         tap_step(self.model, "train_step", self._probe.tap, self._begin_call, self._end_call)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -200,6 +209,7 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model's step as it was."""
+        no_longer(self.model, self._watch)
         if self._probe is None:
             return
         self._read()

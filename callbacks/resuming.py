@@ -20,7 +20,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.core.files import replacing
-from keras_practice.core.private_api.keras import batches_of_fit, begin_fit_at, move_to_front, siblings
+from keras_practice.core.private_api.keras import (
+    batch_spec_of_fit,
+    batches_of_fit,
+    begin_fit_at,
+    move_to_front,
+    siblings,
+)
+from keras_practice.core.steps import build_for
 from keras_practice.core.types import Array
 from keras_practice.core.variables import all_variables
 
@@ -81,7 +88,7 @@ def resumable(
     Raises:
         ValueError: If `path` is a folder; at the beginning of `fit`, if the file is
             damaged or of another model, in which case it is left as it is, or if the
-            model is not built.
+            model is not built and cannot be from the shapes of a batch.
 
     Source:
         A55 (a pipeline that is whole); `keras.callbacks.BackupAndRestore`, which
@@ -119,12 +126,12 @@ class _Resumable(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the file, if there is one, and has `fit` begin at its epoch."""
         self._forget()
-        if not self.model.built:
+        # Else there is nothing to restore.
+        if not build_for(self.model, batch_spec_of_fit(self.model)):
             raise ValueError(
-                "A resumable model must be built before fit, as by keras.Input. Got an unbuilt one."
+                "A resumable model must be built before fit, as by keras.Input, where it cannot be built "
+                "from the shapes of a batch. Got an unbuilt one."
             )
-        if self.model.optimizer is not None and not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)  # Else there is nothing to restore.
         self._path = _path_of_this_fit(self._path_of_first)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         _delete_parts(self._path)

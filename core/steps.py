@@ -31,7 +31,6 @@ Done = Callable[[], None]
 Which = Literal["train_step", "test_step"]
 
 _ATTRIBUTE = "_keras_practice_taps"
-_NO_TAP = object()
 
 
 class _TappedStep:
@@ -47,6 +46,8 @@ class _TappedStep:
         self.which = which
         self.taps: dict[Tap, tuple[Due | None, Done | None]] = {}
         self.due: tuple[Tap, ...] = ()
+        self.waiting: list[Callable[[], None]] = []
+        self.stands = False
         self.step: Step = getattr(model, which)
         self.own: Step | None = None  # One that was set on this very model.
         self.functions: dict[tuple[Tap, ...], Any] = {}
@@ -57,6 +58,9 @@ class _TappedStep:
 
     def begin(self) -> None:
         """Stands in between; functions that were traced since the model was compiled are taken again."""
+        if self.stands:
+            return
+        self.stands = True
         model, name = self.model, self._function_name
         getattr(model, f"make_{name}")()  # Where there is none yet.
         untapped = getattr(model, name)
@@ -67,7 +71,10 @@ class _TappedStep:
         setattr(model, name, self._call)
 
     def end(self) -> None:
-        """Leaves the model as it was."""
+        """Leaves the model as it was, if nobody needs anything any more."""
+        if not self.stands or self.taps or self.waiting:
+            return
+        self.stands = False
         model = self.model
         vars(model).pop(self.which)
         if self.own is not None:
@@ -75,6 +82,8 @@ class _TappedStep:
         setattr(model, self._function_name, self.functions[()])
 
     def _call(self, iterator: Any) -> Any:
+        if self.waiting and build_for(self.model, getattr(iterator, "element_spec", None)):
+            self._begin_waiting()
         taps = dict(self.taps)
         self.due = tuple(tap for tap, (due, _) in taps.items() if due is None or due())
         if self.due not in self.functions:
@@ -86,7 +95,13 @@ class _TappedStep:
         for _, done in taps.values():
             if done is not None:
                 done()
+        self._begin_waiting()
         return result
+
+    def _begin_waiting(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for begin in waiting:
+            begin()
 
     def _stepped(self, data: Any) -> Any:
         """The step with the taps that are due; run when a function is traced."""
@@ -113,16 +128,77 @@ def tap_step(
     other business with batches leaves Keras free to take the logs in another thread.
     """
     tapped = _tapped_step(model, which)
-    if not tapped.taps:
-        tapped.begin()
+    tapped.begin()
     tapped.taps.setdefault(tap, (due, done))
 
 
 def untap_step(model: keras.Model, which: Which, tap: Tap) -> None:
     """Takes a tap off again; to be called in `on_train_end`."""
     tapped = _tapped_step(model, which)
-    if tapped.taps.pop(tap, _NO_TAP) is not _NO_TAP and not tapped.taps:
-        tapped.end()
+    tapped.taps.pop(tap, None)
+    tapped.end()
+
+
+def when_built(model: keras.Model, begin: Callable[[], None]) -> None:
+    """Calls `begin` once a model and its optimizer have their variables; to be called in `on_train_begin`.
+
+    That is at once, or, where Keras makes the variables in the first step only, before that
+    step. It is after it for the rare model that cannot be built from the shapes of a batch.
+    """
+    if build_for(model, None):
+        begin()
+        return
+    tapped = _tapped_step(model, "train_step")
+    tapped.begin()
+    tapped.waiting.append(begin)
+
+
+def no_longer(model: keras.Model, begin: Callable[[], None]) -> None:
+    """Forgets what `when_built` was told, where it did not come to it; to be called in `on_train_end`."""
+    tapped = _tapped_step(model, "train_step")
+    tapped.waiting = [other for other in tapped.waiting if other != begin]
+    tapped.end()
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether a model has all its variables."""
+    return bool(model.built) and all(layer.built for layer in inner_layers(model))
+
+
+def build_for(model: keras.Model, batch: Any) -> bool:
+    """Makes the variables of a model and its optimizer, as its first step would; no number is computed.
+
+    Args:
+        model: A compiled model.
+        batch: `tf.TensorSpec`s in the structure of a batch `(x, y, ...)`, or `None`. Where the model cannot
+            be built from them, such as one that asks for numbers, it is left unbuilt.
+
+    Returns:
+        Whether they are made, or were.
+    """
+    if is_built(model):
+        _build_optimizer(model)
+        return True
+    x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    specs = keras.tree.flatten(x)
+    known = all(isinstance(spec, tf.TensorSpec) and spec.shape.rank for spec in specs)
+    if not specs or not known:
+        return False
+    symbolic = keras.tree.map_structure(
+        lambda spec: keras.KerasTensor((None, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype)),
+        x,
+    )
+    try:
+        model(symbolic, training=True)
+    except Exception:  # The user's own code, which has not been asked to take shapes alone.
+        return False
+    _build_optimizer(model)
+    return True
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    if model.optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 class _Hook:

@@ -63,6 +63,14 @@ def batches_of_fit(model: keras.Model) -> Any:
     return frame.f_locals.get("epoch_iterator") if frame is not None else None
 
 
+def batch_spec_of_fit(model: keras.Model) -> Any:
+    """The structure, shapes and types of a batch of the running `fit`; `None` where that is not known.
+
+    A callback begins before there is a batch, and Keras gives it none.
+    """
+    return getattr(getattr(batches_of_fit(model), "_distributed_dataset", None), "element_spec", None)
+
+
 def begin_fit_at(model: keras.Model, epoch: int | None) -> None:
     """Has the running `fit` begin at an epoch; `None` leaves it to `initial_epoch`.
 

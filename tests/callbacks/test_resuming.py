@@ -402,13 +402,6 @@ def test_a_folder_is_refused(tmp_path):
         resumable(tmp_path)
 
 
-def test_a_model_that_is_not_built_is_refused(tmp_path):
-    model = keras.Sequential([keras.layers.Dense(1)])
-    model.compile(loss="mse")
-    with pytest.raises(ValueError, match="must be built"):
-        model.fit(X, Y, verbose=0, callbacks=[resumable(tmp_path / "a.npz")])
-
-
 def test_a_write_that_was_killed_leaves_nothing_in_the_end(tmp_path):
     (tmp_path / ".a.123.part.npz").write_bytes(b"half")
     (tmp_path / ".ab.123.part.npz").write_bytes(b"another's")

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from keras_practice.core.private_api.keras import (
+    batch_spec_of_fit,
     batches_of_fit,
     begin_fit_at,
     decays,
@@ -89,6 +90,7 @@ def test_the_running_fit_and_its_batches_are_found_from_within():
         def on_epoch_begin(self, epoch, logs=None):
             self.frame = fit_frame(self.model, inspect.currentframe()) is not None
             self.other = fit_frame(net(), inspect.currentframe())
+            self.spec = batch_spec_of_fit(self.model)
             batches = batches_of_fit(self.model)
             with batches.catch_stop_iteration():
                 self.drawn = [next(iterator)[0].shape for *_, iterator in batches]
@@ -98,7 +100,9 @@ def test_the_running_fit_and_its_batches_are_found_from_within():
     assert look.frame
     assert look.other is None
     assert look.drawn == [(4, 2), (4, 2)]
+    assert [spec.shape.as_list()[1:] for spec in look.spec[:2]] == [[2], [1]]
     assert batches_of_fit(model) is None
+    assert batch_spec_of_fit(model) is None
 
 
 def test_a_fit_begins_where_it_is_told_to():
