@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import keras
+from keras.src.utils import naming
 
 
 def siblings(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
@@ -69,6 +70,14 @@ def batch_spec_of_fit(model: keras.Model) -> Any:
     A callback begins before there is a batch, and Keras gives it none.
     """
     return getattr(getattr(batches_of_fit(model), "_distributed_dataset", None), "element_spec", None)
+
+
+def restart_automatic_names() -> None:
+    """Has the names that Keras counts up, as in `dense_3` or `auc_1`, begin anew.
+
+    `keras.backend.clear_session` does so, and has TensorFlow forget what it has prepared.
+    """
+    naming.reset_uids()
 
 
 def begin_fit_at(model: keras.Model, epoch: int | None) -> None:

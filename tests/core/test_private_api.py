@@ -21,6 +21,7 @@ from keras_practice.core.private_api.keras import (
     fit_frame,
     learning_rate_schedule,
     move_to_front,
+    restart_automatic_names,
     siblings,
     traces_batches,
 )
@@ -103,6 +104,12 @@ def test_the_running_fit_and_its_batches_are_found_from_within():
     assert [spec.shape.as_list()[1:] for spec in look.spec[:2]] == [[2], [1]]
     assert batches_of_fit(model) is None
     assert batch_spec_of_fit(model) is None
+
+
+def test_automatic_names_begin_anew():
+    keras.metrics.AUC()
+    restart_automatic_names()
+    assert [keras.metrics.AUC().name for _ in range(2)] == ["auc", "auc_1"]
 
 
 def test_a_fit_begins_where_it_is_told_to():

@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from keras_practice.core.files import replacing
+from keras_practice.core.private_api.keras import restart_automatic_names
 from keras_practice.core.private_api.keras_tuner import (
     build_config_path,
     built_model,
@@ -97,6 +98,7 @@ class ReusingTuner(keras_tuner.Tuner):
         if not self._cache.has_models():
             return super()._try_build(hp)
         # Not after a `clear_session`, as in KerasTuner, which has TensorFlow prepare every graph anew.
+        restart_automatic_names()
         model = built_model(self, hp)
         if not isinstance(model, keras.Model):
             raise keras_tuner.errors.FatalTypeError(

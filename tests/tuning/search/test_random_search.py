@@ -79,6 +79,25 @@ def test_a_metric_with_a_name_of_its_own_is_looked_up_in_the_model(tmp_path):
     assert search_in(tmp_path, named("quality"), "val_quality").oracle.objective.direction == "max"
 
 
+def test_automatic_names_are_the_same_in_every_trial(tmp_path):
+    """Models of other shapes, which no trial shares, each with a metric and layers that Keras names."""
+    names = []
+
+    def build(hp):
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(hp.Int("units", 2, 9), "relu")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(hidden))
+        model.compile("sgd", "binary_crossentropy", metrics=[keras.metrics.AUC()])
+        names.append([layer.name for layer in model.layers])
+        return model
+
+    search = search_in(tmp_path, build, keras_tuner.Objective("val_auc", "max"))
+    y = (IRIS.train.y == 0).astype("float32")[:, None]
+    search.search(IRIS.train.x, y, validation_data=(IRIS.train.x, y), batch_size=90, verbose=0)
+    assert [trial.status for trial in search.oracle.trials.values()] == ["COMPLETED"] * 3
+    assert names[-3:] == [["input_layer", "dense", "dense_1"]] * 3
+
+
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
