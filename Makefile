@@ -47,10 +47,10 @@ tensorboard: $(RUN_READY)  ## TensorBoard over the folder LOGS (default: runs), 
 	@$(BIN)/python -m tensorboard.main --logdir "$${LOGS:-runs}" --host 127.0.0.1 --port "$${PORT:-6006}"
 
 test: $(TEST_READY)  ## the fast tests
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(TEST_READY)  ## the slow tests
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 doctor: $(RUN_READY)  ## versions, devices, driver and CUDA libraries, and why a GPU is not seen
 	@$(BIN)/keras-practice doctor $(if $(DEVICE),--device "$$DEVICE")
@@ -76,7 +76,7 @@ wheel-test: $(RUN_READY)  ## build the wheel and try it in a fresh environment e
 
 lower-bounds: $(LOWER_READY)  ## the fast tests of four rooms with the oldest versions that setup.cfg allows
 	@# Old packages warn of each other: what they say of deprecation is no news of this one.
-	$(LOWER)/bin/python -m pytest -n auto -m "not slow" -W ignore::DeprecationWarning \
+	$(LOWER)/bin/python -m pytest -n auto --dist loadfile -m "not slow" -W ignore::DeprecationWarning \
 		tests/core tests/data tests/recipes tests/callbacks
 
 lower-env: $(LOWER_READY)
