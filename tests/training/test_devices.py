@@ -307,7 +307,7 @@ def test_a_second_call_after_the_start_changes_the_policy_alone(monkeypatch):
 FRESH = """
 import json, sys
 import tensorflow as tf
-from keras_practice import data, recipes
+from keras_practice import data, recipes, training
 from keras_practice.training.devices import gather
 import keras_practice.tuning.study
 before = gather().started

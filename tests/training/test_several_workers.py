@@ -171,7 +171,7 @@ def test_who_waits_in_vain_ends(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         ports = [each.getsockname()[1] for each in (first, second)]
     code = (
-        "from keras_practice import recipes\n"
+        "from keras_practice import training\n"
         f"training.workers(['127.0.0.1:{ports[0]}', '127.0.0.1:{ports[1]}'], 0, timeout=3)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
