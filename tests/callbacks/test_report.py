@@ -84,7 +84,7 @@ def build(name="small", loss="mse", optimizer=None, **options):
         [keras.Input((2,)), keras.layers.Dense(3, name="hidden"), keras.layers.Dense(1, name="out")],
         name=name,
     )
-    model.compile(optimizer or keras.optimizers.Adam(0.01), loss, **{"metrics": ("mae",), **options})
+    model.compile(optimizer or keras.optimizers.Adam(0.01), loss, **{"metrics": ["mae"], **options})
     return model
 
 
