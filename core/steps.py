@@ -95,7 +95,8 @@ class _TappedStep:
         for _, done in taps.values():
             if done is not None:
                 done()
-        self._begin_waiting()
+        if self.waiting:
+            self._begin_waiting()
         return result
 
     def _begin_waiting(self) -> None:
@@ -150,7 +151,8 @@ def when_built(model: keras.Model, begin: Callable[[], None]) -> None:
         return
     tapped = _tapped_step(model, "train_step")
     tapped.begin()
-    tapped.waiting.append(begin)
+    if begin not in tapped.waiting:  # As after a fit that broke off before its first step.
+        tapped.waiting.append(begin)
 
 
 def no_longer(model: keras.Model, begin: Callable[[], None]) -> None:

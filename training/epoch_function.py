@@ -113,7 +113,8 @@ class EpochFunction:
         kind = repr(spec)
         if kind not in self._traced:
             self._make_metrics(_batch_at(tf.constant(0), *_parts(batches)))
-            self._traced[kind] = traced(self._call, tf.TensorSpec(numbers.shape, numbers.dtype), spec)
+            with _one_thread():  # Traced for it, choices and loops stay what it can run.
+                self._traced[kind] = traced(self._call, tf.TensorSpec(numbers.shape, numbers.dtype), spec)
         sizes = np.diff(batches.bounds.numpy())
         if not self._inline or batches.count < _MIN_INLINED or (sizes[:-1] != sizes[0]).any():
             return called

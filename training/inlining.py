@@ -24,7 +24,7 @@ _OTHER_KERNELS = re.compile("Conv|Pool|FusedBatchNorm|BatchMatMul|Einsum|LRN")
 # These run a function of their own, and an executor of one thread waits until another thread has done it.
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall", "RemoteCall", "SymbolicGradient", "MapDefun"}
 _CALLS |= {"If", "StatelessIf", "Case", "StatelessCase"}
-# Where a choice or a loop was lowered to these, it refuses the graph.
+# It refuses a graph with these, to which TensorFlow lowers choices and loops for its other executor.
 _LOWERED = {"Switch", "RefSwitch", "_SwitchN", "Merge", "RefMerge", "Enter", "RefEnter"}
 
 

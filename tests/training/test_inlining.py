@@ -1,14 +1,10 @@
 """Steps that are put into a loop: only where they compute the same bits, and then with the same effects."""
 
-import gc
-import weakref
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_practice.core.private_api.tensorflow import optimized_graph, traced
 from keras_practice.training.batches import DeviceArrays, Epoch, batches_of
 from keras_practice.training.epoch_function import EpochFunction
 from keras_practice.training.inlining import inlined
@@ -89,6 +85,24 @@ def test_a_step_that_leaves_other_bits_is_called(monkeypatch):
     assert all(map(np.array_equal, state(model), state(plain)))
 
 
+def test_the_loop_of_a_recurrent_layer_is_put_in():
+    model = keras.Sequential([keras.Input((4, 2)), keras.layers.LSTM(3), keras.layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = RNG.normal(size=(64, 4, 2)).astype("float32"), RNG.integers(0, 3, 64)
+    function = EpochFunction(model, "train", [], inline=True)
+    function(Epoch([batches_of(DeviceArrays().get((x, y)), 16, shuffle=False)], whole=True))
+    assert list(function._same.values()) == [True]
+
+
+def test_a_step_that_chooses_is_called():
+    def step(x):
+        tf.cond(tf.reduce_sum(x) > 0.0, lambda: tf.print(x), tf.no_op)
+
+    with tf.experimental.function_executor_type("SINGLE_THREADED_EXECUTOR"):
+        function = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((None,)))
+    assert inlined(function) is None
+
+
 def test_convolutions_are_called():
     def step(x):
         tf.nn.conv2d(x, tf.ones((3, 3, 1, 2)), 1, "SAME")
@@ -97,30 +111,13 @@ def test_convolutions_are_called():
     assert inlined(function) is None
 
 
-def test_a_graph_goes_with_its_function():
-    """This rests on private parts of TensorFlow; without them a search of many shapes fills the memory."""
-
-    @tf.custom_gradient
-    def doubled(x):
-        return 2.0 * x, lambda upstream: 2.0 * upstream
-
-    function = traced(tf.function(doubled, autograph=False), tf.TensorSpec((None,)))
-    assert function(tf.ones(2)).numpy().tolist() == [2.0, 2.0]
-    graph = weakref.ref(function.graph)
-    del function
-    gc.collect()
-    assert graph() is None
-
-
-def test_tensorflow_still_has_its_optimiser_of_graphs():
-    """It is private, and all of `inlined` rests on it."""
+def test_what_is_put_in_twice_runs_twice():
     count = tf.Variable(0.0)
 
     def step(x):
         count.assign_add(tf.reduce_sum(x * (tf.ones(3) + tf.zeros(3))))
 
     function = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((None,)))
-    assert len(optimized_graph(function).node) < len(function.graph.as_graph_def().node)
     put = inlined(function)
 
     @tf.function(autograph=False)
