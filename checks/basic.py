@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_practice.checks.findings import Finding, Report, Severity
-from keras_practice.checks.inspection.context import loss_name
-from keras_practice.checks.inspection.forward_pass import Head
+from keras_practice.checks.inspection.context import loss_name, task_of
+from keras_practice.checks.inspection.forward_pass import ForwardPass, ForwardPassError, Head, built, heads_of
 from keras_practice.checks.inspection.loss_probe import probe_of
-from keras_practice.checks.inspection.samples import in_turn
+from keras_practice.checks.inspection.own_loss import (
+    compares_labels,
+    computes_loss_itself,
+    trains_itself,
+)
+from keras_practice.checks.inspection.samples import Samples, samples_of
+from keras_practice.checks.looking import Looking
+from keras_practice.checks.trials.budget import Budget
 from keras_practice.checks.trials.constant_answer import constant_loss, data_loss
+from keras_practice.checks.trials.few_samples import learn_by_heart, tiny_rows
 from keras_practice.checks.trials.first_loss import FirstLoss, judge_first_loss
-from keras_practice.checks.trials.train_loop import TensorSamples, TrainLoop, copied_optimizer
+from keras_practice.checks.trials.own_step import OwnTraining, plain_step_findings
+from keras_practice.checks.trials.train_loop import copied_optimizer
 from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
 
 _MAX_SAMPLES = 1024
-_LOOK_EVERY = 10  # steps
+_MAX_BATCHES = 64  # Of a generator, which may have no end.
 # Of a start that a training may make up for, as `preflight` tells it.
 _SEVERITY: Mapping[FirstLoss, Severity] = MappingProxyType({FirstLoss.HIGH: "info", FirstLoss.FAR: "warning"})
-_LEARNED = {"regression": 0.95}  # R squared; elsewhere every sample must be right.
 
 
 def initial_loss(
-    model: keras.Model, x: Any, y: Any, *, task: Task | None = None, tolerance: float | None = None
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    task: Task | None = None,
+    tolerance: float | None = None,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
 ) -> Report:
     """Whether the loss of an untrained model is what chance gives.
 
@@ -54,16 +69,21 @@ def initial_loss(
 
     Args:
         model: A compiled model, not yet trained.
-        x: Inputs, `(samples, ...)`. At most 1,024 of them are used.
-        y: Labels, `(samples,)` or `(samples, outputs)`.
-        task: What is predicted. Defaults to `None`, inferred from `y`.
+        x: Inputs, or batches with their labels: whatever `preflight` takes. At most 1,024
+            samples are used.
+        y: Labels, `(samples,)` or `(samples, outputs)`, or several of them; left out beside a
+            data set, and for a model whose own loss needs none.
+        task: What is predicted. Defaults to `None`, read from labels and loss.
+        sample_weight: Weights, as for `preflight`. Defaults to `None`.
+        class_weight: The weight of each class. Defaults to `None`.
         tolerance: How far above chance the loss may be, as a share of it.
             Defaults to `None`: 3 for classes, where fresh nets on a few features give
             up to 3 times ln(C), and 4 for regression, where the scatter of the fresh
             outputs adds to the targets' own. A start too low is an error either way.
 
     Returns:
-        A report with the figures `loss` and `expected`.
+        A report with the figures `loss` and `expected`. Where it is not known what chance
+        gives, as for a loss of a model's own without labels, `report.unlooked` says so.
 
     Raises:
         ValueError: If the model is not compiled, or data and task do not fit.
@@ -71,32 +91,80 @@ def initial_loss(
     Source:
         A46; Karpathy 2019, "A recipe for training neural networks".
     """
-    _check_compiled(model)
-    x, y, task = _check_data(x, y, task)
+    train = _samples(model, x, y, sample_weight, class_weight, task)
+    train = train.take(np.random.default_rng(0).permutation(len(train))[:_MAX_SAMPLES])
+    looking, figures = Looking(), dict[str, float]()
+    findings: list[Finding] = []
+    training = OwnTraining(model, train, 32)
+    with looking.part("the first loss"):
+        try:
+            built(model, train.take(slice(0, 1)).fed)
+        except ForwardPassError as problem:
+            if not trains_itself(model):
+                raise problem.problem from problem
+        with preserved(model):
+            if trains_itself(model) and (model.loss is None or train.y is None):
+                if training.raised() is None:
+                    with training.lent():
+                        figures["loss"] = float(training.run(1, 0.0)[0])
+                    findings += _not_finite(figures["loss"])
+                    looking.leave_out("the first loss", _UNKNOWN)
+            else:
+                findings += _first_loss_findings(model, train, task, tolerance, figures, looking)
+    if looking.problems or (trains_itself(model) and not figures):
+        findings += plain_step_findings(training, looking)
+    return Report(tuple(findings), MappingProxyType(figures), tuple(looking.unlooked))
+
+
+_UNKNOWN = "what chance gives is not known for a loss of the model's own; it is a finite number."
+
+
+def _first_loss_findings(
+    model: keras.Model,
+    train: Samples,
+    task: Task | None,
+    tolerance: float | None,
+    figures: dict[str, float],
+    looking: Looking,
+) -> Iterator[Finding]:
+    outputs = model(train.fed, training=False)
+    arrays = keras.tree.map_structure(np.asarray, outputs)
+    heads = heads_of(model, ForwardPass((), (), (), arrays), train.y)
+    loss = _data_loss(model, train, heads, outputs)
+    figures["loss"] = loss
+    if train.y is None:
+        yield from _not_finite(loss)
+        looking.leave_out("the first loss", _UNKNOWN)
+        return
+    tasks = [task if task is not None and len(heads) == 1 else task_of(head) for head in heads]
+    chance = [_chance(head, each) for head, each in zip(heads, tasks, strict=True)]
+    expected = _data_loss(model, train, heads, keras.tree.pack_sequence_as(arrays, chance))
+    figures["expected"] = expected
+    few = train.take(slice(0, 2)).fed
+    constant = constant_loss(model, heads, (train.fed, train.y, train.weight), outputs, few)
+    classes = all("crossentropy" in loss_name(head.loss) for head in heads if head.loss is not None)
     if tolerance is None:
-        tolerance = 3.0 if task.is_classification else 4.0
-    rows = np.random.default_rng(0).permutation(len(x))[:_MAX_SAMPLES]
-    x, y = x[rows], y[rows]
-    with preserved(model, x[:1]):
-        outputs = model(x, training=False)
-        loss = _data_loss(model, x, y, outputs)
-        expected = _data_loss(model, x, y, _chance(model, task, np.asarray(outputs)))
-        head = Head("output", np.asarray(outputs), y, _only_loss(model), ())
-        batch = (tf.convert_to_tensor(x), tf.convert_to_tensor(y), None)
-        constant = constant_loss(model, (head,), batch, outputs, x[:1])
-    figures = MappingProxyType({"loss": loss, "expected": expected})
+        tolerance = 3.0 if all(each is None or each.is_classification for each in tasks) else 4.0
     severity, cause, fix = _first_loss(
         loss,
         expected,
         # Where it is not known what a constant answer can do, chance is all there is.
         expected if constant is None else constant,
-        classes="crossentropy" in loss_name(head.loss),
+        classes=classes,
         most=expected * (1 + tolerance),
     )
-    if severity is None:
-        return Report(figures=figures)
-    seen = f"the first loss is {loss:.4g}, chance gives {expected:.4g}."
-    return Report((Finding("initial-loss", severity, "output", seen, cause, fix, "A46"),), figures)
+    if severity is not None:
+        seen = f"the first loss is {loss:.4g}, chance gives {expected:.4g}."
+        yield Finding("initial-loss", severity, "output", seen, cause, fix, "A46")
+
+
+def _not_finite(loss: float) -> list[Finding]:
+    if np.isfinite(loss):
+        return []
+    cause, fix = "a loss or an input that overflows.", "look for NaN or huge values in x and y."
+    return [
+        Finding("initial-loss", "error", "output", f"the first loss is {loss:.4g}.", cause, fix, "A46"),
+    ]
 
 
 def _first_loss(
@@ -123,12 +191,15 @@ def _first_loss(
 def overfit_tiny(
     model: keras.Model,
     x: Any,
-    y: Any,
+    y: Any = None,
     n: int = 20,
     *,
     task: Task | None = None,
     steps: int = 500,
     seed: int = 0,
+    budget_s: float = 60.0,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
 ) -> Report:
     """Whether the model can learn a few samples by heart.
 
@@ -143,16 +214,23 @@ def overfit_tiny(
 
     Args:
         model: A compiled model.
-        x: Inputs, `(samples, ...)`.
-        y: Labels, `(samples,)` or `(samples, outputs)`.
+        x: Inputs, or batches with their labels: whatever `preflight` takes.
+        y: Labels, `(samples,)` or `(samples, outputs)`, or several of them; left out beside a
+            data set, and for a model whose own loss needs none.
         n: How many samples, taken from all classes in turn. Defaults to `20`.
-        task: What is predicted. Defaults to `None`, inferred from `y`.
+        task: What is predicted. Defaults to `None`, read from labels and loss.
         steps: Most updates of the weights. Defaults to `500`.
         seed: Fixes the choice of samples. Defaults to `0`.
+        budget_s: Seconds that the training may take; where they end it, `report.unlooked` says
+            so, and nothing is found. Defaults to `60.0`.
+        sample_weight: Weights, as for `preflight`. Defaults to `None`.
+        class_weight: The weight of each class. Defaults to `None`.
 
     Returns:
-        A report with the figures `accuracy` (of the `n` samples; for regression
-        `r2`), `steps` taken and the last `loss`.
+        A report with the figures `accuracy` (of the `n` samples; for regression `r2`; of
+        several outputs the lowest; `accuracy of steps`, of which 95 % will do, where a sample has
+        a label at each step or pixel; `fall` of the loss, as a share of the first, where the labels
+        do not say what is right), `steps` taken and the last `loss`.
 
     Raises:
         ValueError: If the model is not compiled, its optimizer cannot be copied,
@@ -163,26 +241,28 @@ def overfit_tiny(
     """
     _check_compiled(model)
     n, steps = check_positive_integer("n", n), check_positive_integer("steps", steps)
-    x, y, task = _check_data(x, y, task)
-    rows = _tiny_rows(y, task, n, seed)
-    x, y = x[rows], y[rows]
-    with preserved(model, x[:1]):
-        fit, taken, loss = _train_by_heart(model, x, y, task, steps)
-    learned = "r2" if task.kind == "regression" else "accuracy"
-    figures = MappingProxyType({learned: fit, "steps": float(taken), "loss": loss})
-    if fit >= _LEARNED.get(task.kind, 1.0):
-        return Report(figures=figures)
-    finding = Finding(
-        "tiny-overfit",
-        "error",
-        "model",
-        f"{learned} {fit:.3g} on {len(x)} samples after {taken} steps, where 1 is expected.",
-        "a learning rate that is too high or too low, a loss or labels that do not suit the output, "
-        "or a gradient that does not reach the weights.",
-        "look at the loss and the output layer first, then try learning rates of 1e-3 and 1e-2.",
-        "A47",
-    )
-    return Report((finding,), figures)
+    if not budget_s > 0:
+        raise ValueError(f"budget_s must be a positive number of seconds. Got {budget_s!r}.")
+    budget = Budget(time.monotonic() + budget_s)
+    train = _samples(model, x, y, sample_weight, class_weight, task)
+    if not trains_itself(model):
+        copied_optimizer(model)
+    looking = Looking()
+    report = Report()
+    with looking.part("the training on a few samples"):
+        try:
+            built(model, train.take(slice(0, 1)).fed)
+        except ForwardPassError as problem:
+            if not trains_itself(model):
+                raise problem.problem from problem
+        train = train.take(tiny_rows(model, train, task, n, seed))
+        with preserved(model):
+            learned = learn_by_heart(model, train, task, steps, budget)
+        report = learned.report(len(train), steps)
+    findings = report.findings
+    if looking.problems:
+        findings += tuple(plain_step_findings(OwnTraining(model, train, len(train)), looking))
+    return Report(findings, report.figures, (*report.unlooked, *looking.unlooked))
 
 
 def _check_compiled(model: keras.Model) -> None:
@@ -190,83 +270,49 @@ def _check_compiled(model: keras.Model) -> None:
         raise ValueError("The model must be compiled, since its loss is checked. Got an uncompiled model.")
 
 
-def _check_data(x: Any, y: Any, task: Task | None) -> tuple[Array, Array, Task]:
-    x, y = np.asarray(x), np.asarray(y)
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(
-            f"x and y must have one row a sample each, and at least one. Got {len(x)} and {len(y)}."
-        )
-    if task is None:
-        task = Task.infer(y)
-    task.check(y)
-    return x, y, task
+def _samples(
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    weight: Any,
+    class_weight: Mapping[int, float] | None,
+    task: Task | None,
+) -> Samples:
+    """What `fit` would train on, as `preflight` reads it."""
+    _check_compiled(model)
+    steps = _MAX_BATCHES if isinstance(x, Iterator) else None
+    alone = not compares_labels(model)
+    train = samples_of(x, y, weight, class_weight=class_weight, steps=steps, alone=alone)
+    if task is not None and len(train.labels) == 1:
+        task.check(train.labels[0])
+    return train
 
 
-def _only_loss(model: keras.Model) -> Any:
-    """The compiled loss, also where it came in a list or dict."""
-    losses = keras.tree.flatten(model.loss)
-    return losses[0] if len(losses) == 1 else model.loss
-
-
-def _data_loss(model: keras.Model, x: Array, y: Array, outputs: Any) -> float:
+def _data_loss(model: keras.Model, train: Samples, heads: tuple[Head, ...], outputs: Any) -> float:
     """The compiled loss alone, so that no penalty can hide it, however large."""
-    probe = probe_of(_only_loss(model), y, np.asarray(outputs))
-    value = None if probe is None else probe.value(y, outputs)
-    if value is not None:
-        return value
-    return data_loss(model, tf.convert_to_tensor(x), tf.convert_to_tensor(y), tf.convert_to_tensor(outputs))
+    if len(heads) == 1 and train.weight is None and not computes_loss_itself(model) and train.y is not None:
+        output = np.asarray(keras.tree.flatten(outputs)[0])
+        probe = probe_of(heads[0].loss, heads[0].labels, output)
+        value = None if probe is None else probe.value(heads[0].labels, output)
+        if value is not None:
+            return value
+    return data_loss(model, train.fed, train.y, keras.tree.map_structure(_tensor, outputs), train.weight)
 
 
-def _chance(model: keras.Model, task: Task, outputs: Array) -> Array:
+def _tensor(values: Any) -> Any:
+    return keras.ops.convert_to_tensor(values)
+
+
+def _chance(head: Head, task: Task | None) -> Array:
     """What a model would put out that knows nothing."""
-    if task.kind == "regression" or _gives_logits(model):
-        return np.zeros_like(outputs)
-    return np.full_like(outputs, 1 / task.outputs if task.kind == "multiclass" else 0.5)
+    probabilities = any(word in loss_name(head.loss) for word in ("crossentropy", "focal", "dice", "poisson"))
+    regression = task.kind == "regression" if task is not None else not probabilities
+    if regression or bool(getattr(head.loss, "from_logits", False)):
+        return np.zeros_like(head.outputs)
+    shared = head.units > 1 and _one_of_many(head, task)
+    return np.full_like(head.outputs, 1 / head.units if shared else 0.5)
 
 
-def _gives_logits(model: keras.Model) -> bool:
-    return bool(getattr(_only_loss(model), "from_logits", False))
-
-
-def _tiny_rows(y: Array, task: Task, n: int, seed: int) -> Array:
-    """Rows of `n` samples, from all classes in turn where there are classes."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    if task.kind in ("binary", "multiclass"):
-        order = order[in_turn(task.class_indices(y)[order])]
-    return np.asarray(order[:n])
-
-
-def _train_by_heart(
-    model: keras.Model, x: Array, y: Array, task: Task, steps: int
-) -> tuple[float, int, float]:
-    """Trains on one batch; returns how much of it is right, steps taken and the last loss."""
-    samples = TensorSamples(model, x, y, batch=len(x))
-    optimizer, rate = copied_optimizer(model)
-    loop = TrainLoop(samples, optimizer, rate, gradient_ends=False)
-    every = np.arange(len(x))
-    infer = samples.traced(lambda rows: model(samples.inputs(rows), training=False), ([len(x)], tf.int64))
-    fit, loss = 0.0, float("nan")
-    # Batch-norm statistics lag behind the weights: look now and then, not at once.
-    for begin in range(0, steps, _LOOK_EVERY):
-        count = min(_LOOK_EVERY, steps - begin)
-        losses = loop.run(np.tile(every, (count, 1)), fresh=begin == 0).penalized
-        taken, loss = begin + len(losses), float(losses[-1])
-        if not np.isfinite(loss):
-            return 0.0, taken, loss
-        fit = _share_learned(np.asarray(infer(tf.constant(every))), y, task, _gives_logits(model))
-        if fit >= _LEARNED.get(task.kind, 1.0):
-            break
-    return fit, taken, loss
-
-
-def _share_learned(outputs: Array, y: Array, task: Task, logits: bool) -> float:
-    outputs = outputs.reshape(len(y), -1)
-    if task.kind == "regression":
-        targets = y.reshape(len(y), -1)
-        variance = float(np.mean((targets - targets.mean(axis=0)) ** 2))
-        error = float(np.mean((outputs - targets) ** 2))
-        return 1 - error / variance if variance else float(error < 1e-6)
-    if task.kind == "multiclass":
-        return float(np.mean(outputs.argmax(axis=1) == task.class_indices(y)))
-    decided = outputs > (0.0 if logits else 0.5)
-    return float(np.mean(np.all(decided == (y.reshape(len(y), -1) == 1), axis=1)))
+def _one_of_many(head: Head, task: Task | None) -> bool:
+    """Whether the units share one probability."""
+    return task.kind == "multiclass" if task is not None else "categorical" in loss_name(head.loss)

@@ -38,6 +38,7 @@ class Check:
 CATALOG: tuple[Check, ...] = (
     Check("non-finite-data", "data", "NaN or infinity among the inputs or the labels"),
     Check("sample-weight", "data", "sample weights that count nothing, or against a sample"),
+    Check("index-range", "data", "numbers to be looked up in a table that has no such row"),
     Check("label-range", "labels", "labels outside what the loss can mean", suspect=True),
     Check(
         "label-encoding",

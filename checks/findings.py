@@ -69,18 +69,26 @@ class Report:
     Attributes:
         findings: What is wrong; empty if nothing is.
         figures: What was measured, by name.
+        unlooked: Parts that could not be looked at, each with the reason in one sentence; empty
+            where everything was.
     """
 
     findings: tuple[Finding, ...] = ()
     figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    unlooked: tuple[str, ...] = ()
 
     @property
-    def passed(self) -> bool:
-        """Whether there is no error among the findings."""
-        return all(finding.severity != "error" for finding in self.findings)
+    def passed(self) -> bool | None:
+        """Whether no finding is an error; `None` where none is, but not everything was looked at."""
+        if any(finding.severity == "error" for finding in self.findings):
+            return False
+        return None if self.unlooked else True
 
     def raise_if_failed(self) -> None:
-        """Raises `CheckFailedError` with the report as its message, unless it passed."""
+        """Raises `CheckFailedError` with the report as its message, unless it passed.
+
+        What could not be looked at has not passed.
+        """
         if not self.passed:
             raise CheckFailedError(str(self))
 
@@ -88,6 +96,7 @@ class Report:
         """The report as plain lists, dictionaries, strings and numbers, as JSON takes them."""
         return {
             "passed": self.passed,
+            "unlooked": list(self.unlooked),
             "findings": [asdict(finding) for finding in self.findings],
             "figures": {name: float(value) for name, value in self.figures.items()},
         }
@@ -103,18 +112,24 @@ class Report:
             title=title,
             passed=self.passed,
             counts=self._counts(),
+            unlooked=self.unlooked,
             findings=self.findings,
             figures={name: f"{value:.4g}" for name, value in self.figures.items()},
         )
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
-        if not self.findings:
+        if not self.findings and not self.unlooked:
             return f"passed: {figures}" if figures else "passed"
 
         def show(console: Console) -> None:
-            console.print(f"{sentence_case(self._counts())}, most likely root cause first:")
-            console.print(self._table())
+            for part in self.unlooked:
+                console.print(Text(f"Not looked at: {part}"))
+            if self.findings:
+                console.print(f"{sentence_case(self._counts())}, most likely root cause first:")
+                console.print(self._table())
+            else:
+                console.print("Nothing was found in the rest.")
             if figures:
                 console.print(Text(f"measured: {figures}"))
 

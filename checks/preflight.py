@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -12,10 +12,19 @@ import keras
 
 from keras_practice.checks.catalog import rank_of
 from keras_practice.checks.findings import SEVERITIES, Finding, Report
-from keras_practice.checks.inspection.context import context_of
-from keras_practice.checks.inspection.samples import samples_of
+from keras_practice.checks.inspection.context import CheckContext, context_of, validation_of
+from keras_practice.checks.inspection.forward_pass import ForwardPassError, built
+from keras_practice.checks.inspection.gradients import problems_of
+from keras_practice.checks.inspection.lookups import lookups_kept_inside
+from keras_practice.checks.inspection.own_loss import compares_labels, trains_itself
+from keras_practice.checks.inspection.samples import Samples, samples_of
+from keras_practice.checks.looking import Looking, first_line
 from keras_practice.checks.rules.all import RULES
+from keras_practice.checks.rules.array_type import refused_by_fit
+from keras_practice.checks.rules.lookup import index_range
+from keras_practice.checks.trials.budget import Budget
 from keras_practice.checks.trials.examination import behaviour
+from keras_practice.checks.trials.own_step import OwnTraining, own_step_findings, plain_step_findings
 from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
@@ -26,7 +35,11 @@ def preflight(
     x: Any,
     y: Any = None,
     *,
+    sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    steps: int | None = None,
     validation_data: Any = None,
+    validation_steps: int | None = None,
     validation_split: float = 0.0,
     batch_size: int = 32,
     shuffle: bool = True,
@@ -43,14 +56,27 @@ def preflight(
 
     Weights, batch-norm statistics, the optimiser's slots, the random state of Python
     and NumPy and the order in which a data set goes on are the same afterwards, bit
-    for bit. A model that waits for its first batch is built.
+    for bit. A model that waits for its first batch is built. Only a generator is gone on
+    by the batches that were read from it, `steps` at most.
+
+    A model with a `train_step` of its own is trained by that, with copies of its optimisers.
+    What could not be looked at, for want of time or by a fault of ours, is said first, in
+    `report.unlooked`; then `report.passed` is `None` and not `True`.
 
     Args:
         model: A compiled model: sequential, functional or subclassed.
         x: Inputs, `(samples, ...)`, or several of them in a list or dict; or a
-            `tf.data.Dataset` or `PyDataset` of batches.
-        y: Labels, `(samples,)` or `(samples, outputs)`; left out beside a data set.
-        validation_data: A pair `(x, y)` or a data set. Defaults to `None`.
+            `tf.data.Dataset`, `PyDataset` or generator of batches. Ragged and sparse ones are
+            handed on as such.
+        y: Labels, `(samples,)` or `(samples, outputs)`; left out beside a data set, and for a
+            model whose own loss (`add_loss`, `compute_loss`, `train_step`) needs none.
+        sample_weight: Weights, `(samples,)` or `(samples, steps)`, or one such array an output.
+            Defaults to `None`.
+        class_weight: The weight of each class, by its number. Defaults to `None`.
+        steps: Batches that are an epoch, `steps_per_epoch` of `fit`; needed for a generator.
+            Defaults to `None`, all there are.
+        validation_data: A pair `(x, y)`, `(x, y, weights)` or a data set. Defaults to `None`.
+        validation_steps: Batches of it that are looked at in `fit`. Defaults to `None`, all.
         validation_split: Share of the last rows that `fit` would hold out, in
             `[0, 1)`. Defaults to `0.0`.
         batch_size: Samples a batch. Defaults to `32`.
@@ -67,7 +93,7 @@ def preflight(
 
     Raises:
         ValueError: If the model is not compiled, an argument is outside its range, or
-            x and y do not have the same number of samples.
+            x, y and the weights do not have the same number of samples.
 
     Source:
         A3, A38, A46, A47, A48, A53; Karpathy 2019, "A recipe for training neural
@@ -81,24 +107,74 @@ def preflight(
     batch_size = check_positive_integer("batch_size", batch_size)
     if not budget_s > 0:
         raise ValueError(f"budget_s must be a positive number of seconds. Got {budget_s!r}.")
-    train = samples_of(x, y)
-    with preserved(model, train.take(slice(0, 1)).x):
-        context = context_of(
-            model,
-            train,
-            None,
-            validation_data=validation_data,
-            validation_split=validation_split,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            task=task,
-            seed=seed,
-        )
-        findings = [finding for rule in RULES for finding in rule(context)]
-        if run and not any(finding.check == "non-finite-data" for finding in findings):
-            findings += behaviour(context, started + budget_s, findings)
+    alone = not compares_labels(model)
+    train = samples_of(x, y, sample_weight, class_weight=class_weight, steps=steps, alone=alone)
+    val = validation_of(model, validation_data, validation_steps)
+    looking, budget = Looking(), Budget(started + budget_s)
+    findings: list[Finding] = list(refused_by_fit(train))
+    try:
+        with lookups_kept_inside(model, train) as lookups:
+            findings += index_range(lookups, train)
+            built(model, train.take(slice(0, 1)).fed)
+            with preserved(model):
+                context = context_of(
+                    model,
+                    train,
+                    None,
+                    validation_data=val,
+                    validation_split=validation_split,
+                    batch_size=batch_size,
+                    shuffle=shuffle,
+                    task=task,
+                    seed=seed,
+                )
+                findings += _without_training(context, looking)
+                if run and not _ends_here(findings):
+                    findings += behaviour(context, budget.deadline, findings, looking)
+                elif looking.problems:
+                    findings += plain_step_findings(OwnTraining(model, train, batch_size, seed), looking)
+    except ForwardPassError as problem:
+        findings += _unseen(model, train, batch_size, seed, budget, problem, looking, run)
     figures = {"samples": float(len(train)), "seconds": time.monotonic() - started}
-    return Report(in_order(findings), MappingProxyType(figures))
+    return Report(in_order(findings), MappingProxyType(figures), tuple(looking.unlooked))
+
+
+def _without_training(context: CheckContext, looking: Looking) -> list[Finding]:
+    found: list[Finding] = []
+    for rule in RULES:
+        with looking.part(rule.__name__.replace("_", "-")):
+            found += rule(context)
+    for problem in problems_of(context):
+        looking.problems["the gradient of a batch"] = problem
+    return found
+
+
+def _ends_here(findings: Iterable[Finding]) -> bool:
+    """Whether a training would say nothing that is not said already."""
+    return any(
+        finding.check == "non-finite-data" or (finding.check, finding.severity) == ("index-range", "error")
+        for finding in findings
+    )
+
+
+def _unseen(
+    model: keras.Model,
+    train: Samples,
+    batch_size: int,
+    seed: int,
+    budget: Budget,
+    problem: ForwardPassError,
+    looking: Looking,
+    run: bool,
+) -> list[Finding]:
+    """What can be said of a model whose forward pass could not be looked at: how its own step goes."""
+    training = OwnTraining(model, train, train.batch or batch_size, seed)
+    if not trains_itself(model):
+        looking.problems["the forward pass"] = problem.problem
+        return plain_step_findings(training, looking)
+    why = f"the model cannot be called: {first_line(problem.problem)}."
+    looking.leave_out("layers and outputs", f"{why} Its own train_step is run." if run else why)
+    return own_step_findings(training, budget, looking) if run else []
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -63,15 +63,15 @@ def restored(variables: Iterable[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def preserved(model: keras.Model, inputs: Any) -> Iterator[keras.Model]:
+def preserved(model: keras.Model, inputs: Any = None) -> Iterator[keras.Model]:
     """Lends a model's variables: weights, batch-norm statistics and random seeds are put back.
 
     So is the random state of Python and NumPy, from which Keras draws the seeds of new layers.
 
-    A model that waits for its first batch is built, as `fit` would build it. The
-    optimiser and the compiled metrics are not lent; a borrower brings its own.
+    A model that waits for its first batch is built, as `fit` would build it, where inputs are
+    given. The optimiser and the compiled metrics are not lent; a borrower brings its own.
     """
-    if not model.built:
+    if not model.built and inputs is not None:
         model(inputs, training=False)
     with restored(model.variables):  # Those of seed generators included; metrics' are not among them.
         python, legacy = random.getstate(), np.random.get_state()

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_practice.checks.after_training.generalization import (
     bias_and_variance,
@@ -22,7 +23,8 @@ from keras_practice.checks.after_training.judging import Judged, judge
 from keras_practice.checks.after_training.training_loss import diverges, plateau, rate_high, rate_low
 from keras_practice.checks.after_training.training_record import TrainingRecord, curve_of
 from keras_practice.checks.findings import Finding, Report, gravest_first
-from keras_practice.data import Dataset, Task
+from keras_practice.checks.inspection.forms import is_array
+from keras_practice.data import Dataset, Split, Task
 
 _MAX_SAMPLES = 4_096
 # Each is asked with the names that were found before it, which may explain what it would say.
@@ -67,9 +69,9 @@ def diagnose(
             name, with `"loss"` among the names. `"val_loss"` and `"learning_rate"` are
             used where they are there.
         model: The trained model. Defaults to `None`: the curves alone.
-        data: A `data.Dataset`, or a pair `(train, val)` whose parts are a `data.Split`,
-            a pair `(x, y)`, or batches; `val` may be `None`. Given beside a model.
-            At most 4,096 samples of each are used.
+        data: A `data.Dataset`; a pair `(x, y)` of what the model was trained on; batches of it;
+            or a pair `(train, val)` whose parts are a `data.Split`, a pair `(x, y)`, or batches;
+            `val` may be `None`. Given beside a model. At most 4,096 samples of each are used.
         task: What is predicted. Defaults to `None`: the data set's, or what labels and loss say.
         target: The error to reach, above 0: a share of wrong decisions, or the mean
             squared error over the variance. Defaults to `None`: judged by chance.
@@ -123,12 +125,16 @@ def _read(
 
 
 def _measure(model: keras.Model, data: Any, task: Task | None) -> tuple[Judged, Judged | None]:
+    train: Any
+    val: Any
     if isinstance(data, Dataset):
         train, val = data.train, data.val
     elif isinstance(data, (tuple, list)) and len(data) == 2:
         train, val = data
-        if hasattr(train, "shape") and hasattr(val, "shape"):
-            raise ValueError("data must be a data.Dataset or a pair (train, val). Got a pair of arrays.")
+        if is_array(val) or isinstance(val, dict):  # Labels: an array of them is no set of samples.
+            train, val = (train, val), None
+    elif isinstance(data, (Split, tf.data.Dataset, keras.utils.PyDataset)):
+        train, val = data, None
     else:
         raise ValueError(f"data must be a data.Dataset or a pair (train, val). Got {type(data).__name__}.")
     first = judge(model, train, task, _MAX_SAMPLES)

@@ -175,9 +175,7 @@ class _Learner:
         chosen, self._rate = optimizer
         self._name = type(chosen).__name__
         # One trace for few samples and for all.
-        self._loop = TrainLoop(
-            TensorSamples(model, samples.x, samples.y), chosen, self._rate, gradient_ends=False
-        )
+        self._loop = TrainLoop(TensorSamples(model, samples), chosen, self._rate, gradient_ends=False)
         self._infer = tf.function(model, reduce_retracing=True)
 
     @property

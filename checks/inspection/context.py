@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_practice.checks.findings import Finding
 from keras_practice.checks.inspection.forward_pass import ForwardPass, Head, forward_pass_of, heads_of
+from keras_practice.checks.inspection.own_loss import compares_labels
 from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.data import Task
 
@@ -65,15 +66,11 @@ def context_of(
     seed: int = 0,
 ) -> CheckContext:
     """Reads the data and runs the model once; its variables must be lent before."""
-    train = samples_of(x, y)
-    val = None
-    if isinstance(validation_data, (tuple, list)):  # `fit` takes (x, y) or (x, y, weights).
-        val = samples_of(*validation_data[:3])
-    elif validation_data is not None:
-        val = samples_of(validation_data, None)
-    forward_pass = forward_pass_of(model, train.spread(_TRIED, seed).x)
+    train = samples_of(x, y, alone=not compares_labels(model))
+    val = validation_of(model, validation_data)
+    forward_pass = forward_pass_of(model, train.spread(_TRIED, seed).fed)
     heads = heads_of(model, forward_pass, train.y)
-    task = task or task_of(heads[0])
+    task = task or next((task_of(head) for head in heads if head.labels.size), None)
     # `fit` takes a data set in its own order.
     shuffle = shuffle if train.shuffled is None else train.shuffled
     batch_size = batch_size if train.batch is None else train.batch
@@ -82,11 +79,26 @@ def context_of(
     )
 
 
+def validation_of(model: keras.Model, data: Any, steps: int | None = None) -> Samples | None:
+    """Validation data as `fit` takes them: `(x, y)`, `(x, y, weights)` or a data set; `None` for none."""
+    if data is None or isinstance(data, Samples):
+        return data
+    alone = not compares_labels(model)
+    if isinstance(data, (tuple, list)) and not (alone and isinstance(data, list)):
+        x, y, weight = (*data, None, None)[:3]
+        return samples_of(x, y, weight, alone=alone)
+    return samples_of(data, None, steps=steps, alone=alone)
+
+
 def task_of(head: Head) -> Task | None:
     """The task that labels and loss state together; `None` where they do not."""
     y = head.labels
-    if y.dtype.kind not in "biuf" or not np.all(np.isfinite(y)):
+    if y.dtype.kind not in "biuf" or y.size == 0 or not np.all(np.isfinite(y)):
         return None
+    if 1 < y.ndim == head.outputs.ndim - 1:  # A class a step or pixel.
+        if "sparse_categorical" in loss_name(head.loss):
+            return Task.multiclass(head.units) if head.units > 1 else None
+        y = y.reshape(-1)
     classifies = any(word in loss_name(head.loss) for word in _CLASSIFIES)
     if not classifies and len(np.unique(y[:1_000])) > 2:
         return Task.regression(1 if y.ndim < 2 else y.shape[-1])

@@ -98,8 +98,44 @@ class ForwardPass:
     outputs: Any
 
 
+class ForwardPassError(Exception):
+    """A model that cannot be called on its samples.
+
+    Attributes:
+        problem: What was raised.
+    """
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def built(model: keras.Model, x: Any) -> None:
+    """Builds a model that waits for its first batch, as `fit` would.
+
+    Raises:
+        ForwardPassError: If it cannot be called.
+    """
+    if not model.built:
+        try:
+            model(x, training=False)
+        except Exception as problem:  # A layer of the user's own may raise anything.
+            raise ForwardPassError(problem) from problem
+
+
 def forward_pass_of(model: keras.Model, x: Any) -> ForwardPass:
-    """Runs the model once on a few samples, in inference; its variables must be lent before."""
+    """Runs the model once on a few samples, in inference; its variables must be lent before.
+
+    Raises:
+        ForwardPassError: If it cannot be called.
+    """
+    try:
+        return _forward_pass(model, x)
+    except Exception as problem:  # A layer of the user's own may raise anything.
+        raise ForwardPassError(problem) from problem
+
+
+def _forward_pass(model: keras.Model, x: Any) -> ForwardPass:
     calls: list[Call] = []
 
     def watch(layer: keras.layers.Layer, call: Any, *args: Any, **kwargs: Any) -> Any:
@@ -138,20 +174,45 @@ def heads_of(model: keras.Model, forward_pass: ForwardPass, labels: Any) -> tupl
         names = [str(name) for name in sorted(forward_pass.outputs)]
     if len(names) != len(outputs):
         names = [f"output {i}" for i in range(len(outputs))] if len(outputs) > 1 else ["output"]
-    ys = [labels[name] for name in names] if isinstance(labels, dict) else keras.tree.flatten(labels)
-    if len(ys) != len(outputs):
-        raise ValueError(f"There must be labels for each of the {len(outputs)} outputs. Got {len(ys)}.")
     losses = model.loss
     if isinstance(losses, dict):
         losses = [losses.get(name) for name in names]
     elif not isinstance(losses, (list, tuple)):
         losses = [losses] * len(outputs)
+    ys = labels_by_output(labels, names, losses, [np.shape(output)[:1] for output in outputs])
+    activations = forward_pass.activations
+    if len(activations) != len(outputs):  # One that is no tensor, but a ragged or sparse one.
+        activations = ((),) * len(outputs)
     return tuple(
         Head(name, np.asarray(output), np.asarray(y), loss, last)
-        for name, output, y, loss, last in zip(
-            names, outputs, ys, losses, forward_pass.activations, strict=True
-        )
+        for name, output, y, loss, last in zip(names, outputs, ys, losses, activations, strict=True)
     )
+
+
+def labels_by_output(labels: Any, names: list[str], losses: list[Any], counts: list[Any]) -> list[Array]:
+    """The labels of each output; an array without columns for one that has none, and no loss.
+
+    Raises:
+        ValueError: If an output has a loss and no labels, or labels have no output.
+    """
+    if labels is None:
+        return [np.zeros((*count, 0), np.float32) for count in counts]
+    if not isinstance(labels, dict):
+        given = keras.tree.flatten(labels)
+        if len(given) != len(names):
+            raise ValueError(f"There must be labels for each of the {len(names)} outputs. Got {len(given)}.")
+        return [np.asarray(part) for part in given]
+    missing = [
+        name for name, loss in zip(names, losses, strict=True) if loss is not None and name not in labels
+    ]
+    unknown = [name for name in labels if name not in names]
+    if missing or unknown:
+        raise ValueError(
+            f"Labels in a dictionary must have the names of the outputs, {', '.join(names)}. "
+            f"Got {', '.join(map(str, labels))}."
+        )
+    rows = len(next(iter(labels.values())))
+    return [np.asarray(labels[name]) if name in labels else np.zeros((rows, 0), np.float32) for name in names]
 
 
 def _eager(*nests: Any) -> tuple[Array, ...]:

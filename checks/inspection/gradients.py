@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -14,7 +13,12 @@ import tensorflow as tf
 
 from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.layers import TRIED, once
-from keras_practice.checks.inspection.samples import Samples
+from keras_practice.checks.inspection.own_loss import (
+    computed_loss,
+    penalty_in,
+    trains_itself,
+    weight_penalties,
+)
 from keras_practice.core.steps import flat_gradient
 from keras_practice.core.types import Array
 from keras_practice.core.variables import preserved, snapshot
@@ -52,6 +56,15 @@ def _measure_pull(context: CheckContext) -> _Pull | None:
     return gradients_of(context, training=True)
 
 
+def problems_of(context: CheckContext) -> list[Exception]:
+    """What was raised where a gradient was asked for, a list that grows."""
+    return once(context, _no_problems)
+
+
+def _no_problems(_: CheckContext) -> list[Exception]:
+    return []
+
+
 def loss_and_gradients(
     model: keras.Model,
     batch: tuple[Any, Any, Any],
@@ -74,13 +87,10 @@ def loss_and_gradients(
         the objective does not depend on it. What that means is for the caller to say.
     """
     x, y, weight = batch
-    # As Keras does, for a model whose own `compute_loss` takes no such argument.
-    takes_mode = "training" in inspect.signature(model.compute_loss).parameters
-    mode = {"training": training} if takes_mode else {}
     with tf.GradientTape() as tape:
         tape.watch([source for source in sources if not isinstance(source, tf.Variable)])
         outputs = model(x, training=training)
-        loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weight, **mode)
+        loss = computed_loss(model, x, y, outputs, weight, training)
         aim = objective(loss)
     return loss, aim, tape.gradient(aim, sources)
 
@@ -91,13 +101,16 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     if not model.trainable_variables or trains_itself(model):
         return None
     rows = context.train.spread(TRIED, context.seed)
-    x, y = (keras.tree.map_structure(tf.convert_to_tensor, nest) for nest in (rows.x, rows.y))
+    if rows.forms is not None:
+        return None  # A ragged or sparse tensor has no gradient that could be shown by column.
+    x = keras.tree.map_structure(tf.convert_to_tensor, rows.x)
+    y = None if rows.y is None else keras.tree.map_structure(tf.convert_to_tensor, rows.y)
     metrics = snapshot(model.metrics_variables)
     weights = model.trainable_variables
-    inputs = {name: a for name, a in Samples(x, y, None, None, False).inputs.items() if a.dtype.is_floating}
+    inputs = {name: a for name, a in replace(rows, x=x).inputs.items() if a.dtype.is_floating}
 
     def without_penalties(whole: Any) -> Any:
-        return whole - sum(_penalties(weights), start=tf.zeros((), whole.dtype))
+        return whole - sum(weight_penalties(weights), start=tf.zeros((), whole.dtype))
 
     try:
         with preserved(model, rows.x):
@@ -108,9 +121,11 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
                 training=training,
                 objective=without_penalties,
             )
-            added = sum(model.losses, start=tf.zeros((), loss.dtype))
-            activity = added - sum(_penalties(weights), start=tf.zeros((), loss.dtype))
-    except Exception:  # The user's own loss may fail in any way; other checks say so.
+            activity = penalty_in(model) - sum(
+                (tf.cast(part, tf.float32) for part in weight_penalties(weights)), start=tf.zeros(())
+            )
+    except Exception as problem:  # Whether it is the loss's own shows in a plain step.
+        problems_of(context).append(problem)
         return None
     finally:
         metrics.restore()
@@ -123,14 +138,3 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
         for name, gradient in zip(inputs, gradients[len(weights) :], strict=True)
     }
     return _Pull(float(loss), float(activity), found, by_name)
-
-
-def _penalties(weights: Iterable[Any]) -> Iterator[Any]:
-    for weight in weights:
-        if getattr(weight, "regularizer", None) is not None:
-            yield weight.regularizer(weight)
-
-
-def trains_itself(model: keras.Model) -> bool:
-    """Whether a model brings a training step of its own."""
-    return type(model).train_step is not keras.Model.train_step

@@ -69,7 +69,7 @@ def flow_of(context: CheckContext) -> Flow:
 
 
 def _trace(context: CheckContext) -> Flow:
-    return Flow(context.model, context.train.spread(TRIED, context.seed).x)
+    return Flow(context.model, context.train.spread(TRIED, context.seed).fed)
 
 
 def kernel_of(layer: Layer) -> Array | None:
@@ -121,6 +121,8 @@ def rebuilds_input(context: CheckContext) -> bool:
     """Whether the labels are the inputs, as for an autoencoder, or a noisy or clean copy of them."""
     for head in context.heads:
         for values in context.train.inputs.values():
+            if context.train.y is None and values.shape[1:] == head.outputs.shape[1:] and values.ndim > 1:
+                return True  # Nothing else is there for an output of the same shape to be held against.
             if values.dtype.kind in "fiu" and values.shape[1:] == head.labels.shape[1:] and values.ndim > 1:
                 few = slice(0, 256)
                 a, b = (np.ravel(v[few]).astype(np.float64) for v in (values, head.labels))

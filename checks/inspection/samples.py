@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.checks.inspection.batches import Batches, read_batches
+from keras_practice.checks.inspection.forms import Form, is_array, read_array
 from keras_practice.core.types import Array
-
-MAX_ROWS = 4_096
-_MAX_SECONDS = 3.0
-_MIN_WINDOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,22 +21,30 @@ class Samples:
 
     Attributes:
         x: Inputs: an array `(samples, ...)`, or a list, tuple or dict of such.
-        y: Labels in the same way.
-        weight: Sample weights, `(samples,)`, or `None`.
+        y: Labels in the same way; `None` for inputs alone.
+        weight: Sample weights, `(samples,)` or `(samples, steps)`, or one such array an output;
+            `None` for none.
         total: How many samples there are in all; `None` where that is not known.
-        complete: Whether these are all of them.
-        shuffled: Whether they come in a new order each time; `None` where that is
-            not known, or is up to `fit`.
-        batch: Samples a batch, where they come in batches; `None` where that is up to `fit`.
+        complete: Whether all of them were read.
+        shuffled: For a data set, whether it comes in a random order, which `fit` leaves
+            as it is; `None` for arrays.
+        batch: Samples in the first batch of a data set; `None` for arrays.
+        by_batch: Whether `fit` reorders whole batches and not the rows in them, as it does with
+            a `PyDataset`.
+        bare: Whether inputs alone come without a tuple around them.
+        forms: How a model gets each array of `x`, where not as it is here; `None` for all as they are.
     """
 
     x: Any
     y: Any
-    weight: Array | None
+    weight: Any
     total: int | None
     complete: bool
     shuffled: bool | None = None
     batch: int | None = None
+    by_batch: bool = False
+    bare: bool = True
+    forms: tuple[Form, ...] | None = None
 
     def __len__(self) -> int:
         return len(keras.tree.flatten(self.x)[0])
@@ -53,15 +57,34 @@ class Samples:
         arrays = keras.tree.flatten(self.x)
         return {"x": arrays[0]} if len(arrays) == 1 else {f"x[{i}]": a for i, a in enumerate(arrays)}
 
+    @property
+    def labels(self) -> list[Array]:
+        """The arrays of `y`; none for inputs alone."""
+        return [] if self.y is None else [np.asarray(part) for part in keras.tree.flatten(self.y)]
+
+    @property
+    def weights(self) -> list[Array]:
+        """The arrays of sample weights; none without any."""
+        return [] if self.weight is None else [np.asarray(part) for part in keras.tree.flatten(self.weight)]
+
+    @property
+    def fed(self) -> Any:
+        """`x` as the model gets it: ragged and sparse tensors as such."""
+        if self.forms is None:
+            return self.x
+        arrays = keras.tree.flatten(self.x)
+        given = [form.given(tf.convert_to_tensor(a)) for form, a in zip(self.forms, arrays, strict=True)]
+        return keras.tree.pack_sequence_as(self.x, given)
+
     def take(self, rows: Any) -> Samples:
         """Some of them: a slice, or an array of positions."""
 
         def choose(nest: Any) -> Any:
-            return keras.tree.map_structure(lambda a: a[rows], nest)
+            return None if nest is None else keras.tree.map_structure(lambda a: a[rows], nest)
 
-        weight = None if self.weight is None else self.weight[rows]
-        x, y = choose(self.x), choose(self.y)
-        return Samples(x, y, weight, self.total, False, self.shuffled, self.batch)
+        forms = None if self.forms is None else tuple(form.take(rows) for form in self.forms)
+        x, y, weight = choose(self.x), choose(self.y), choose(self.weight)
+        return replace(self, x=x, y=y, weight=weight, complete=False, forms=forms)
 
     def spread(self, count: int, seed: int = 0) -> Samples:
         """About `count` of them, drawn at random without a repeat, in their order."""
@@ -71,39 +94,65 @@ class Samples:
         return self.take(np.sort(rng.choice(len(self), count, replace=False)))
 
 
-def samples_of(x: Any, y: Any, weight: Any = None) -> Samples:
+def samples_of(
+    x: Any,
+    y: Any,
+    weight: Any = None,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    steps: int | None = None,
+    alone: bool = False,
+) -> Samples:
     """Reads arrays as they are, and about 4,096 samples of a `tf.data.Dataset` or `PyDataset`.
 
     The next pass over a data set is the same as if it had not been read: a
     `tf.data.Dataset` is copied first, with shuffles of the copy's own. (Where it is too
     large to copy, beyond 2 GB in memory, or draws from a `tf.random.Generator`, what is
-    random in it goes on from where the reading left it.) A generator is refused: what
-    is read from it is gone. Rows are taken as they are.
+    random in it goes on from where the reading left it.) A generator is read only with
+    `steps`, since what is read from it is gone. Rows are taken as they are; batches of
+    different lengths are filled with zeros, as `padded_batch` does.
+
+    Args:
+        x: Inputs, as `fit` takes them.
+        y: Labels, unless `x` brings them.
+        weight: Sample weights. Defaults to `None`.
+        class_weight: The weight of each class, by its number. Defaults to `None`.
+        steps: Batches that are an epoch. Defaults to `None`, all there are.
+        alone: Whether inputs may come without labels. Defaults to `False`.
 
     Raises:
         ValueError: If x and y do not have the same number of samples, there is none,
-            or `y` is given beside a data set that brings its own.
+            or `y` or `weight` is given beside a data set that brings its own.
     """
     if isinstance(x, Samples):
         return x
-    if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
-        if y is not None:
-            raise ValueError(f"A data set brings its labels itself; leave y out. Got y beside a {_name(x)}.")
-        return _samples_of_batches(x)
-    if isinstance(x, Iterator):
-        raise ValueError(
-            f"x must be arrays, a tf.data.Dataset or a PyDataset, which can be read twice. Got a {_name(x)}."
-        )
-    if y is None:
+    if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, Iterator)):
+        for name, given in (("y", y), ("sample_weight", weight)):
+            if given is not None:
+                whose = "labels" if name == "y" else "weights"
+                raise ValueError(
+                    f"A data set brings its {whose} itself; leave {name} out. Got {name} beside a {_name(x)}."
+                )
+        if isinstance(x, Iterator) and steps is None:
+            raise ValueError(
+                "x must be arrays, a tf.data.Dataset or a PyDataset, which can be read twice, or a generator "
+                f"with the number of batches to read from it, as steps=10. Got a {_name(x)}."
+            )
+        return _of_batches(read_batches(x, steps, alone=alone), class_weight)
+    if y is None and not alone:
         raise ValueError(f"y must be given beside {_name(x)} inputs. Got none.")
     # `fit` takes a list of numbers for one array, and a list of arrays for several inputs.
-    x, y = _arrays(x), _arrays(y)
-    lengths = {len(part) for part in keras.tree.flatten((x, y))}
-    if len(lengths) != 1 or 0 in lengths:
-        counts = " and ".join(str(len(part)) for part in keras.tree.flatten((x, y)))
+    read = _read(x)
+    x = keras.tree.map_structure(lambda part: part.array, read)
+    forms = tuple(part.form for part in keras.tree.flatten(read))
+    y = None if y is None else keras.tree.map_structure(lambda part: part.array, _read(y))
+    lengths = [len(part) if part.ndim else 0 for part in keras.tree.flatten([x, *_some(y)])]
+    if len(set(lengths)) != 1 or 0 in lengths:
+        counts = " and ".join(map(str, lengths))
         raise ValueError(f"x and y must have one row a sample each, and at least one. Got {counts}.")
-    weight = None if weight is None else np.asarray(weight)
-    return Samples(x, y, weight, lengths.pop(), True)
+    samples = Samples(x, y, _weights(weight, y, lengths[0]), lengths[0], True)
+    known = forms if any(form.kind != "dense" for form in forms) else None
+    return _weighted(replace(samples, bare=not isinstance(x, (list, tuple)), forms=known), class_weight)
 
 
 def in_turn(classes: Array) -> Array:
@@ -114,102 +163,64 @@ def in_turn(classes: Array) -> Array:
     return np.argsort(turn, kind="stable")
 
 
-def _samples_of_batches(batches: Any) -> Samples:
-    window = math.inf  # A PyDataset's batches are shuffled by `fit`.
-    if isinstance(batches, tf.data.Dataset):
-        batches, window = _copied(batches)
-        length = int(batches.cardinality())
+def _of_batches(batches: Batches, class_weight: Mapping[int, float] | None) -> Samples:
+    known = batches.forms if any(form.kind != "dense" for form in batches.forms) else None
+    return _weighted(Samples(**vars(batches) | {"forms": known}), class_weight)
+
+
+def _weights(weight: Any, y: Any, count: int) -> Any:
+    """Sample weights as `fit` hands them on: one array for several outputs is repeated for each."""
+    if weight is None:
+        return None
+    if isinstance(weight, dict) or (isinstance(weight, (list, tuple)) and any(map(is_array, weight))):
+        read = keras.tree.map_structure(np.asarray, weight)
     else:
-        length = batches.num_batches or 0
-    until, parts, count = time.monotonic() + _MAX_SECONDS, [], 0
-    for batch in _spread_out(batches, length):
-        parts.append(_unpacked(batch))
-        count += len(keras.tree.flatten(parts[-1])[0])
-        if count >= MAX_ROWS or time.monotonic() > until:
-            break
-    if not parts:
-        raise ValueError("A data set must give at least one batch. Got none.")
-
-    def join(*arrays: Any) -> Any:
-        return np.concatenate(arrays)
-
-    x, y = (keras.tree.map_structure(join, *[part[i] for part in parts]) for i in (0, 1))
-    weight = None if parts[0][2] is None else join(*[part[2] for part in parts])
-    complete = len(parts) == length
-    total = count if complete else length * (count // len(parts)) if length > 0 else None
-    # A buffer that holds a small part of the samples leaves their order nearly as it was.
-    shuffled = window >= (total or count) * _MIN_WINDOW
-    first = len(keras.tree.flatten(parts[0])[0])
-    return Samples(x, y, weight, total, complete, shuffled, first)
+        read = np.asarray(weight)
+        if isinstance(y, (dict, list, tuple)):
+            read = keras.tree.map_structure(lambda _: np.asarray(weight), y)
+    for part in keras.tree.flatten(read):
+        if part.ndim == 0 or len(part) != count:
+            raise ValueError(
+                f"sample_weight must have one row a sample, {count} in all. Got shape {part.shape}."
+            )
+    return read
 
 
-def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
-    if not isinstance(batch, (tuple, list)) or not 2 <= len(batch) <= 3:
-        raise ValueError(f"A data set must give (inputs, labels). Got a {_name(batch)}.")
-    x, y = keras.tree.map_structure(np.asarray, tuple(batch[:2]))
-    weight = np.asarray(batch[2]) if len(batch) == 3 and hasattr(batch[2], "shape") else None
-    if any(part.ndim == 0 for part in keras.tree.flatten((x, y))):
-        raise ValueError("A data set must give batches; call .batch(32) on it. Got single samples.")
-    return x, y, weight
+def _weighted(samples: Samples, class_weight: Mapping[int, float] | None) -> Samples:
+    """With the weights of classes as sample weights, as `fit` takes them."""
+    if class_weight is None:
+        return samples
+    if samples.weight is not None:
+        raise ValueError("Only one of sample_weight and class_weight may be given, as to fit. Got both.")
+    if samples.y is None or len(samples.labels) != 1 or isinstance(samples.y, (dict, list, tuple)):
+        raise ValueError(
+            f"class_weight is for a model with one output, as in fit. Got labels for {len(samples.labels)}."
+        )
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            "class_weight must be a dictionary of a weight for each class number. "
+            f"Got a {_name(class_weight)}."
+        )
+    labels = samples.labels[0]
+    if labels.ndim > 1:
+        labels = labels[..., 0] if labels.shape[-1] == 1 else labels.argmax(axis=-1)
+    if labels.dtype.kind not in "biuf" or not np.all(np.isfinite(labels)):
+        raise ValueError(f"class_weight is for labels that are numbers. Got dtype {labels.dtype}.")
+    numbers, places = np.unique(np.round(labels).astype(np.int64), return_inverse=True)
+    weights = np.array([class_weight.get(int(number), 1.0) for number in numbers], np.float32)
+    return replace(samples, weight=weights[places.reshape(labels.shape)])
 
 
-def _spread_out(batches: Any, length: int) -> Iterator[Any]:
-    """Batches from all over a data set, in their order: its beginning may be all of one class."""
-    if isinstance(batches, tf.data.Dataset):
-        first = next(iter(batches), None)
-        if first is None:
-            return
-        stride = _stride(length, _unpacked(first)[0])
-        yield from batches.shard(stride, 0) if stride > 1 else batches
-    elif length > 0:
-        stride = _stride(length, _unpacked(batches[0])[0])
-        yield from (batches[i] for i in range(0, length, stride))
-    else:
-        yield from (batches[i] for i in range(MAX_ROWS))
+def _some(nest: Any) -> list[Any]:
+    return [] if nest is None else [nest]
 
 
-def _stride(length: int, inputs: Any) -> int:
-    return max(1, length * len(keras.tree.flatten(inputs)[0]) // MAX_ROWS)
-
-
-def _copied(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, float]:
-    """The same data set with shuffles that have a state of their own, and the size of the largest buffer.
-
-    0 where there is none, and infinity where it cannot be told.
-
-    A shuffle draws the next order from a generator that all passes share.
-    """
-    variant = tf.data.experimental.to_variant(dataset)
-    try:
-        serialized = tf.raw_ops.DatasetToGraphV2(input_dataset=variant, external_state_policy=1)
-        graph = tf.compat.v1.GraphDef.FromString(serialized.numpy())
-    except (tf.errors.OpError, ValueError):  # Too large, or of something that cannot be copied.
-        return dataset, math.inf
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    shuffles = [node for node in nodes if node.op == "ShuffleDatasetV3"]
-    constants = {node.name: node.attr["value"].tensor for node in nodes if node.op == "Const"}
-    buffers = [_buffer(constants.get(node.input[1].partition(":")[0])) for node in shuffles]
-    for node in shuffles:
-        node.op = "ShuffleDataset"
-        del node.input[-1]  # The shared generator.
-        node.attr["reshuffle_each_iteration"].b = False
-    if not shuffles:
-        return dataset, math.inf if any("Shuffle" in node.op for node in nodes) else 0
-    copied = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    return tf.data.experimental.from_variant(copied, dataset.element_spec), max(buffers)
-
-
-def _buffer(tensor: Any) -> float:
-    size = -1 if tensor is None else int(tf.make_ndarray(tensor))
-    return math.inf if size < 0 else size
-
-
-def _arrays(nest: Any) -> Any:
+def _read(nest: Any) -> Any:
     if isinstance(nest, dict):
-        return {name: np.asarray(part) for name, part in nest.items()}
-    if isinstance(nest, (list, tuple)) and nest and hasattr(nest[0], "shape") and np.ndim(nest[0]) > 0:
-        return type(nest)(np.asarray(part) for part in nest)
-    return np.asarray(nest)
+        return {name: _read(part) for name, part in nest.items()}
+    if isinstance(nest, (list, tuple)) and nest and is_array(nest[0]):
+        return type(nest)(read_array(part) for part in nest)
+    return read_array(nest)
 
 
 def _name(value: Any) -> str:

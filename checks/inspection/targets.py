@@ -31,8 +31,8 @@ class Target(Head):
 
 def targets_of(context: CheckContext) -> list[Target]:
     """The outputs, each with its task."""
-    first, *others = context.heads
-    return [Target(**vars(first), task=context.task), *(Target(**vars(h), task=task_of(h)) for h in others)]
+    first = next((head for head in context.heads if head.labels.size), None)
+    return [Target(**vars(h), task=context.task if h is first else task_of(h)) for h in context.heads]
 
 
 def holds(read: Array, raw: Array) -> bool:
@@ -56,6 +56,8 @@ def takes_ids(layer: keras.layers.Layer) -> bool:
 
 def named_arrays(nest: Any, letter: str) -> dict[str, Array]:
     """The arrays of a nest by name, such as `y` or `y[0]`."""
+    if nest is None:
+        return {}
     if isinstance(nest, dict):
         return {f"{letter}[{name!r}]": values for name, values in nest.items()}
     arrays = keras.tree.flatten(nest)

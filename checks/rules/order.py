@@ -75,18 +75,27 @@ def _unmixed_batches(
         # Classes that alternate in long stretches may be a recording; one stretch a class is a sorted file.
         severity = None
         if within < 0.5:
-            severity = "error" if within < 0.2 and changes < 2 * classes else "warning"
+            sorted_file = within < 0.2 and changes < 2 * classes and not context.train.by_batch
+            severity = "error" if sorted_file else "warning"
     if severity is not None:
         yield Finding(
             "ordered-data",
             severity,
             f"y of {head.name}",
             f"a batch of {size} holds {within:.0%} of the variety of labels that a random order gives{runs}, "
-            f"where about 100% is expected, and shuffle is off.",
+            f"where about 100% is expected, and {_how(context)}.",
             "rows sorted by label, which fit takes as they come: each batch unlearns the one before.",
-            "pass shuffle=True, or mix the rows once before training.",
+            "mix the rows once, before they are put into batches."
+            if context.train.by_batch
+            else "pass shuffle=True, or mix the rows once before training.",
             "A39; Bengio 2012, 'Practical recommendations for gradient-based training'",
         )
+
+
+def _how(context: CheckContext) -> str:
+    if context.train.by_batch:
+        return "of a PyDataset fit reorders batches, not the rows in them"
+    return "shuffle is off"
 
 
 def _other_classes(head: Target, train: Array, val: Array) -> Iterator[Finding]:
@@ -189,10 +198,7 @@ def _rare_classes(context: CheckContext, head: Target, labels: Array) -> Iterato
     if codes is None:
         return
     known = max(int(codes.max()) + 1, head.units if is_categorical(head) else 2)
-    weight = context.train.weight
-    weights = None
-    if weight is not None and weight.ndim == 1 and labels.ndim <= 2 and len(weight) >= len(codes):
-        weights = weight[: len(codes)]
+    weights = _weights_of(context, head, labels)
     numbers = np.bincount(codes, minlength=known)
     counts = numbers if weights is None else np.bincount(codes, weights, minlength=known)
     present = numbers > 0
@@ -214,6 +220,24 @@ def _rare_classes(context: CheckContext, head: Target, labels: Array) -> Iterato
     fair = 1 / int(present.sum())
     if share[rare] < fair / 10:  # Ten times rarer than an equal share.
         yield _rare_finding(head, f"class {rare}", int(numbers[rare]), len(codes), share[rare], fair, known)
+
+
+def _weights_of(context: CheckContext, head: Target, labels: Array) -> Array | None:
+    """A weight for each label, `None` where all count alike; what is wrong with them is another check's."""
+    names = [each.name for each in context.heads]
+    if isinstance(context.train.weight, dict):
+        weight = context.train.weight.get(head.name)
+    else:
+        parts = context.train.weights
+        weight = parts[names.index(head.name) if len(parts) == len(names) else 0] if parts else None
+    if weight is None or np.any(weight < 0) or not np.any(weight > 0):
+        return None
+    numbers = labels.size if not head.task or not head.task.one_hot else labels.size // labels.shape[-1]
+    if weight.size != numbers:
+        if weight.size != len(weight) or numbers % len(weight):
+            return None
+        weight = np.repeat(weight.reshape(-1), numbers // len(weight))
+    return np.asarray(weight, np.float64).reshape(-1)
 
 
 def _rare_labels(head: Target, labels: Array) -> Iterator[Finding]:

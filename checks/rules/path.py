@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -278,8 +279,9 @@ def _bears_on_the_output(context: CheckContext, samples: Samples, name: str) -> 
     """Whether outputs change when one input is taken from other samples."""
     moved = {key: np.roll(a, 1, axis=0) if key == name else a for key, a in samples.inputs.items()}
     x = moved if isinstance(samples.x, dict) else keras.tree.pack_sequence_as(samples.x, list(moved.values()))
-    with preserved(context.model, samples.x):
-        one, other = (keras.tree.flatten(context.model(inputs, training=False)) for inputs in (samples.x, x))
+    both = samples.fed, replace(samples, x=x).fed
+    with preserved(context.model, samples.fed):
+        one, other = (keras.tree.flatten(context.model(inputs, training=False)) for inputs in both)
     return any(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, other, strict=True))
 
 

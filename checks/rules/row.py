@@ -66,7 +66,8 @@ def _all_arrays(context: CheckContext) -> Iterator[tuple[str, Array, bool, Sampl
         for name, array in named_arrays(samples.y, "y").items():
             yield f"{role} {name}", array, False, samples
         if samples.weight is not None:
-            yield f"{role} sample weights", samples.weight, False, samples
+            for name, array in named_arrays(samples.weight, "").items():
+                yield f"{role} sample weights{name}", array, False, samples
 
 
 def _bad_entries(array: Array) -> Array | None:
@@ -84,7 +85,7 @@ def _bad_entries(array: Array) -> Array | None:
 
 def _replaced_by_the_model(context: CheckContext, samples: Samples, bad: Array) -> bool:
     lines = np.flatnonzero(as_rows(bad).any(axis=1))[:4]
-    calls = forward_pass_of(context.model, samples.take(lines).x).calls
+    calls = forward_pass_of(context.model, samples.take(lines).fed).calls
     weighted = [call for call in calls if call.layer.weights]
     return bool(weighted) and all(np.isfinite(a).all() for call in weighted for a in numbers_in(call.inputs))
 
@@ -102,24 +103,28 @@ def sample_weight(context: CheckContext) -> Iterable[Finding]:
     Source:
         A53.
     """
-    weight = context.train.weight
-    if weight is None or weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
-        return []
-    negative, positive = int(np.sum(weight < 0)), int(np.sum(weight > 0))
-    if positive and not negative:
-        return []
-    return [
-        Finding(
-            "sample-weight",
-            "error",
-            "training sample weights",
-            f"{positive:,} of {weight.size:,} sample weights are above 0 and {negative:,} below; all are "
-            "expected to be 0 or more, and most of them above.",
-            "weights that were computed from the wrong column, or rounded to 0.",
-            "print some of the weights, and leave them out to see whether the model learns then.",
-            "A53",
-        )
-    ]
+    found = []
+    for name, weight in named_arrays(context.train.weight, "").items() if context.train.weights else ():
+        if weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
+            continue
+        negative, positive = int(np.sum(weight < 0)), int(np.sum(weight > 0))
+        if positive and not negative:
+            continue
+        found.append(_bad_weights(name, weight, positive, negative))
+    return found
+
+
+def _bad_weights(name: str, weight: Array, positive: int, negative: int) -> Finding:
+    return Finding(
+        "sample-weight",
+        "error",
+        f"training sample weights{name}",
+        f"{positive:,} of {weight.size:,} sample weights are above 0 and {negative:,} below; all are "
+        "expected to be 0 or more, and most of them above.",
+        "weights that were computed from the wrong column, or rounded to 0.",
+        "print some of the weights, and leave them out to see whether the model learns then.",
+        "A53",
+    )
 
 
 @np.errstate(all="ignore")  # Infinities are the matter of `non_finite_data`.

@@ -97,7 +97,10 @@ class Case:
         if any(a.dtype.kind not in "biuf" for a in inputs):
             return False
         x = np.concatenate([a.astype(np.float64) for a in inputs], axis=1)
-        labels = np.asarray(keras.tree.flatten(training.rows.y)[0])[rows].reshape(len(rows), -1)
+        labels = next((part for part in training.labels() if part.size), np.zeros((len(rows), 0)))
+        if not labels.size:
+            return False
+        labels = labels[rows].reshape(len(rows), -1)
         if (
             x.shape[1] > _MAX_NUMBERS_COMPARED
             or len(rows) < 8 * _NEIGHBOURS

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_practice.checks.inspection.context import loss_name
 from keras_practice.checks.inspection.forward_pass import Head
+from keras_practice.checks.inspection.own_loss import computed_loss, computes_loss_itself, penalty_in
 from keras_practice.core.types import Array
 
 _KNOWN = (
@@ -29,12 +30,12 @@ _KNOWN = (
 
 def penalty_of(model: keras.Model) -> float:
     """What the layers added to the loss in the model's last call, which must have run eagerly."""
-    return sum(float(loss) for loss in model.losses)
+    return float(penalty_in(model))
 
 
 def data_loss(model: keras.Model, x: Any, y: Any, outputs: Any, weight: Any = None) -> float:
     """The compiled loss as `fit` computes it, less the penalties of the model's last call."""
-    return float(model.compute_loss(x, y, outputs, weight)) - penalty_of(model)
+    return float(computed_loss(model, x, y, outputs, weight)) - penalty_of(model)
 
 
 def constant_loss(
@@ -61,8 +62,8 @@ def constant_loss(
     Returns:
         `None` where the loss does not compare outputs to labels in a way that is known.
     """
-    known = all(_is_known(head.loss) for head in heads)
-    if not known or (len(heads) > 1 and model.loss is None):
+    compared = [head.loss for head in heads if head.loss is not None]
+    if not compared or not all(map(_is_known, compared)) or computes_loss_itself(model):
         return None
     choices = [list(_constants(head, uninformed)) for head in heads]
     if not all(choices):
@@ -91,6 +92,9 @@ def _is_known(loss: Any) -> bool:
 def _constants(head: Head, uninformed: bool) -> Iterator[Array]:
     """Outputs that are the same for every sample, one of which has the lowest loss or nearly so."""
     name, shape = loss_name(head.loss), (len(head.labels), *head.outputs.shape[1:])
+    if head.loss is None:  # Nothing compares it with anything.
+        yield np.zeros(shape, np.float32)
+        return
     y = head.labels.astype(np.float64)
     if "crossentropy" not in name:
         if y.ndim == len(shape) - 1 and shape[-1] == 1:

@@ -11,21 +11,20 @@ rate, another optimiser, or a few samples alone would do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
-import keras
+from collections.abc import Sequence
 
 from keras_practice.checks.findings import Finding, gravest_first
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.gradients import trains_itself
+from keras_practice.checks.inspection.own_loss import trains_itself
+from keras_practice.checks.looking import Looking
 from keras_practice.checks.trials import symptoms
 from keras_practice.checks.trials.baseline import baseline_of
 from keras_practice.checks.trials.budget import Budget
 from keras_practice.checks.trials.case import STEPS, Case
 from keras_practice.checks.trials.causes import NOT_LEARNED, POOR
 from keras_practice.checks.trials.hypotheses import conclude
-from keras_practice.checks.trials.modes import SETTLE_STEPS, batch_leak, train_eval_gap, unapplied_steps
+from keras_practice.checks.trials.modes import SETTLE_STEPS, batch_leak, train_eval_gap
+from keras_practice.checks.trials.own_step import OwnTraining, own_step_findings, plain_step_findings
 from keras_practice.checks.trials.short_training import Evaluation, ShortTraining
 from keras_practice.checks.trials.suspicions import confirmed, learned_by_heart_alone, pushed_to_death
 from keras_practice.checks.trials.symptoms import AFTERWARDS, AT_THE_START
@@ -33,11 +32,17 @@ from keras_practice.checks.trials.train_loop import LossCurve, TrainLoop, own_op
 
 # Tracing a training step takes about this many times as long as tracing the forward pass.
 _TRACING = 4.0
+_NO_TIME = "there was no time for it; give more with budget_s."
 # A loss that is still above this share of a constant answer's is worth asking why.
 _POOR = 0.5
 
 
-def behaviour(context: CheckContext, deadline: float, known: Sequence[Finding] = ()) -> list[Finding]:
+def behaviour(
+    context: CheckContext,
+    deadline: float,
+    known: Sequence[Finding] = (),
+    looking: Looking | None = None,
+) -> list[Finding]:
     """Runs the model and trains it for a moment, to see whether it learns, and if not, why.
 
     Where it does not learn, and neither another rate nor another optimiser would make
@@ -47,16 +52,17 @@ def behaviour(context: CheckContext, deadline: float, known: Sequence[Finding] =
     `ignores-input`, `batch-leak`, `learning-rate-high`, `learning-rate-low`,
     `optimizer-config`, `tiny-overfit`, `loss-diverges`, `loss-stuck` and
     `train-eval-gap`; `raises` where the model itself raises an exception in a
-    training step. A cause that was found is reported without what follows from it.
+    plain training step. A cause that was found is reported without what follows from it.
 
     Variables, metrics included, are put back after each part. A model that brings its own
-    `train_step` is not trained here, as its training is not known.
+    `train_step` is trained by that, with copies of its optimisers.
 
     Args:
         context: What to look at; the model's variables must be lent before.
         deadline: When to be done, as `time.monotonic()` tells it. The later, costlier parts
             are left out once it is near.
         known: What was found without running. Defaults to none.
+        looking: Takes what could not be looked at. Defaults to `None`, nothing does.
 
     Returns:
         Findings, the most severe first.
@@ -64,32 +70,52 @@ def behaviour(context: CheckContext, deadline: float, known: Sequence[Finding] =
     Source:
         A3, A23, A24, A46, A47, A48, A49; Goodfellow, Bengio and Courville 2016, section 11.5.
     """
-    training = ShortTraining(context, hold_out=True)
+    looking = Looking() if looking is None else looking
     found: list[Finding] = []
-    with _their_errors(context.model, found), training.preserved():
-        _examine(training, Budget(deadline), known, found)
+    model, budget = context.model, Budget(deadline)
+    own_step = trains_itself(model)
+    # What a step of its own makes of labels need not be what the compiled loss makes of them.
+    if not own_step or (model.loss is not None and context.train.y is not None):
+        with looking.part("the outputs" if own_step else "the short training"):
+            training = ShortTraining(context, hold_out=True)
+            with training.preserved():
+                _examine(training, budget, known, found, looking)
+    if own_step:
+        own = OwnTraining(model, context.train, context.batch_size, context.seed)
+        found += own_step_findings(own, budget, looking)
+    elif looking.problems:
+        found += plain_step_findings(
+            OwnTraining(model, context.train, context.batch_size, context.seed), looking
+        )
     return gravest_first(found)
 
 
-def _examine(training: ShortTraining, budget: Budget, known: Sequence[Finding], found: list[Finding]) -> None:
+def _examine(
+    training: ShortTraining,
+    budget: Budget,
+    known: Sequence[Finding],
+    found: list[Finding],
+    looking: Looking,
+) -> None:
     """Adds to what was found, in the order in which it is looked for."""
     model, own_step = training.model, trains_itself(training.model)
-    if model.optimizer is None or (own_step and model.loss is None):
+    if model.optimizer is None:
         return
     baseline = baseline_of(training)
     if not baseline.start.finite:
         found.append(symptoms.overflowing_start(baseline))
         return
     found += batch_leak(training, AT_THE_START)
-    if own_step and model.trainable_variables:
-        found += unapplied_steps(training)
-    if own_step or not model.trainable_variables or budget.over:
+    if own_step or not model.trainable_variables:
         return
     optimizer = own_optimizer(model)
     if optimizer is None:
+        kind = type(model.optimizer).__name__
+        looking.leave_out("the short training", f"{kind} cannot be made anew from its get_config().")
         return
     if not budget.allows(_TRACING * baseline.seconds):
         found += symptoms.initial_loss(training, baseline, None)
+        looking.leave_out("the short training", _NO_TIME)
         return
     loop = TrainLoop(training.samples, *optimizer)
     baseline = baseline.probed(training, loop)
@@ -101,6 +127,7 @@ def _examine(training: ShortTraining, budget: Budget, known: Sequence[Finding], 
     if steps < 1:
         found += symptoms.initial_loss(training, baseline, None)
         found += symptoms.dead_units(training, baseline.start, "warning")
+        looking.leave_out("the short training", _NO_TIME)
         return
     order = training.order(steps)
     with training.preserved():
@@ -165,28 +192,3 @@ def _not_learned(case: Case, after: LossCurve | None, found: list[Finding]) -> N
 
 def _errors(findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity == "error"]
-
-
-@contextmanager
-def _their_errors(model: keras.Model, found: list[Finding]) -> Iterator[None]:
-    """Makes a finding of whatever a layer, loss or optimiser raises, but for a training step of their own."""
-    try:
-        yield
-    except Exception as error:
-        if not trains_itself(model):
-            found.append(_raised(error))
-
-
-def _raised(error: Exception) -> Finding:
-    about_trace = ("Graph execution error", "Detected at", "<stack", "File ", "Arguments received", "\t")
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(about_trace)]
-    lines = lines or ["no message"]
-    return Finding(
-        "raises",
-        "error",
-        "model",
-        f"a step raises {type(error).__name__} ({lines[0].strip()[:200]}), which should give a loss.",
-        "an error in a layer's call or in the loss, or labels of a shape or range that the loss cannot take.",
-        "call model.train_on_batch(x[:2], y[:2]) and follow the traceback.",
-        "A53",
-    )

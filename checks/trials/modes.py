@@ -12,15 +12,13 @@ from keras_practice.checks.findings import Finding
 from keras_practice.checks.trials.baseline import LEARNED, Baseline
 from keras_practice.checks.trials.short_training import LONG_FIT, USUAL_FIT, ShortTraining
 from keras_practice.checks.trials.symptoms import AT_THE_START
-from keras_practice.checks.trials.train_loop import TrainLoop, own_optimizer
+from keras_practice.checks.trials.train_loop import TrainLoop
 from keras_practice.core.types import Array
-from keras_practice.core.variables import snapshot
 
 SETTLE_STEPS = 50
 _LEAK = {"float16": 2e-2, "bfloat16": 1e-1}
 _LEAK_FLOAT32 = 1e-3
 _COMPANY = 32
-_OWN_STEPS = 3
 # Half of what can be learned, or was.
 _HALF = 0.5
 
@@ -77,36 +75,6 @@ def _random_inference(training: ShortTraining, variation: float) -> Finding:
         + ("." if turned_round else ", unless the outputs are meant to be drawn at random."),
         "A37",
     )
-
-
-def unapplied_steps(training: ShortTraining) -> Iterator[Finding]:
-    """Whether the model's own training step changes anything at all."""
-    model, own = training.model, own_optimizer(training.model)
-    if own is None or not hasattr(model, "train_step"):
-        return
-    weights, theirs = model.trainable_variables, model.optimizer
-    before = snapshot(weights)
-    rows = training.order(1)[0]
-    x, (y, weight) = training.samples.inputs(rows), training.samples.targets(rows)
-    with training.preserved():
-        model.optimizer = own[0]
-        try:
-            for _ in range(_OWN_STEPS):
-                model.train_step((x, y) if weight is None else (x, y, weight))
-        finally:
-            model.optimizer = theirs
-        same = before.holds()
-    if same:
-        yield Finding(
-            "loss-stuck",
-            "error",
-            "train_step",
-            f"{_OWN_STEPS} calls of the model's own train_step change 0 of {len(weights)} trainable "
-            "arrays; all of them are expected to change.",
-            "a training step that does not apply its gradients.",
-            "call self.optimizer.apply(gradients, self.trainable_variables) at its end.",
-            "A42, A53",
-        )
 
 
 def train_eval_gap(training: ShortTraining, baseline: Baseline, loop: TrainLoop) -> Iterator[Finding]:

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.checks.inspection.context import CheckContext
+from keras_practice.checks.inspection.forward_pass import labels_by_output
+from keras_practice.checks.inspection.own_loss import computed_loss, penalty_in
 from keras_practice.checks.inspection.samples import in_turn
 from keras_practice.checks.trials.constant_answer import constant_loss, penalty_of
 from keras_practice.checks.trials.train_loop import LossCurve, TensorSamples, TrainLoop
@@ -19,6 +21,7 @@ from keras_practice.core.layers import activation_name, inner_layers
 from keras_practice.core.steps import outputs_kept, usable_here
 from keras_practice.core.types import Array
 from keras_practice.core.variables import restored
+from keras_practice.data import Task
 
 # As much as fits a look of seconds: samples to train on, samples to look at, samples a step.
 _MAX_ROWS = 2_048
@@ -99,7 +102,7 @@ class ShortTraining:
         room = max(_MIN_ROWS, _MAX_NUMBERS // max(1, per_sample))
         self.rows = context.train.spread(min(_MAX_ROWS, room), context.seed)
         batch = _static_batch(self.model)
-        self.samples = TensorSamples(self.model, self.rows.x, self.rows.y, self.rows.weight, batch)
+        self.samples = TensorSamples(self.model, self.rows, batch=batch)
         self.batch_size = batch or min(context.batch_size, _MAX_IN_BATCH, len(self.rows))
         self._rng = np.random.default_rng(context.seed)
         seen = min(_MAX_SEEN, max(_MIN_ROWS // 2, room // 4), len(self.rows))
@@ -196,8 +199,10 @@ class ShortTraining:
 
     def first_labels(self, rows: Array) -> Array:
         """The label of each of some rows as a number, by the first output; like labels, like numbers."""
-        labels = keras.tree.flatten(self.rows.y)[0]
-        return np.unique(np.asarray(labels)[rows].reshape(len(rows), -1), axis=0, return_inverse=True)[1]
+        labels = next((part for part in self.labels() if part.size), None)
+        if labels is None:
+            return np.arange(len(rows))
+        return np.unique(labels[rows].reshape(len(rows), -1), axis=0, return_inverse=True)[1]
 
     def outputs(self, rows: Array) -> list[Array]:
         """The model's outputs in inference."""
@@ -219,7 +224,7 @@ class ShortTraining:
         model, samples = self.model, self.samples
         heads = [
             replace(head, labels=labels[rows])
-            for head, labels in zip(self.context.heads, self._labels(), strict=True)
+            for head, labels in zip(self.context.heads, self.labels(), strict=True)
         ]
         lowest = constant_loss(
             model,
@@ -236,8 +241,9 @@ class ShortTraining:
     def few(self, count: int) -> Array:
         """Rows whose inputs differ, from all classes in turn where there are classes."""
         order = self._rng.permutation(len(self.rows))
-        task, labels = self.context.task, self._labels()[0]
-        if task is not None and task.kind in ("binary", "multiclass") and labels.ndim <= 2:
+        task, labels = self.context.task, next((part for part in self.labels() if part.size), None)
+        classes = task is not None and task.kind in ("binary", "multiclass")
+        if task is not None and classes and labels is not None and _one_a_sample(labels, task):
             order = order[in_turn(task.class_indices(labels)[order])]
         inputs = keras.tree.flatten(self.rows.x)
         chosen: dict[bytes, int] = {}
@@ -247,11 +253,11 @@ class ShortTraining:
                 break
         return np.array(list(chosen.values()))
 
-    def _labels(self) -> list[Array]:
-        y = self.rows.y
-        if isinstance(y, dict):
-            return [np.asarray(y[head.name]) for head in self.context.heads]
-        return [np.asarray(part) for part in keras.tree.flatten(y)]
+    def labels(self) -> list[Array]:
+        """The labels of each output; without columns for an output that has none."""
+        names = [head.name for head in self.context.heads]
+        losses = [head.loss for head in self.context.heads]
+        return labels_by_output(self.rows.y, names, losses, [(len(self.rows),)] * len(names))
 
     def _masks_outputs(self) -> bool:
         """Whether some steps of an output may not count."""
@@ -270,11 +276,11 @@ class ShortTraining:
             with outputs_kept(watched) as hidden:
                 outputs = model(x, training=False)
             dead = {watched[i].name: _alive(watched[i], out) for i, out in usable_here(hidden).items()}
-            penalty = tf.add_n([tf.cast(p, tf.float32) for p in model.losses] or [tf.zeros(())])
+            penalty = penalty_in(model)
 
             def loss(labelled: tf.Tensor) -> tf.Tensor:
                 y, weight = samples.targets(labelled)
-                return tf.cast(model.compute_loss(x, y, outputs, weight), tf.float32) - penalty
+                return tf.cast(computed_loss(model, x, y, outputs, weight, False), tf.float32) - penalty
 
             return outputs, tf.map_fn(loss, orders, fn_output_signature=tf.float32), dead
 
@@ -290,6 +296,10 @@ def fresh_weights(model: keras.Model) -> list[Array] | None:
     values = [np.array(variable.numpy()) for variable in other.trainable_variables]
     shapes = [tuple(variable.shape) for variable in model.trainable_variables]
     return values if [value.shape for value in values] == shapes else None
+
+
+def _one_a_sample(labels: Array, task: Task) -> bool:
+    return labels.shape[1:] in ((), (1,)) or (labels.ndim == 2 and task.one_hot)
 
 
 def _static_batch(model: keras.Model) -> int | None:

@@ -134,9 +134,10 @@ def exploding_gradient(
     """Weights of which a small change moves the loss out of all proportion."""
     influence = _influence(training, baseline, baseline.probe)
     samples = training.context.train.take(slice(0, 512))
-    inputs = [np.asarray(a, np.float64) for a in samples.inputs.values()]
+    inputs = [np.asarray(a) for a in samples.inputs.values()]
     # Inputs on a large scale make gradients large without any help from the layers.
-    scale = max((float(np.sqrt(np.mean(a**2))) for a in inputs if a.dtype.kind == "f"), default=1.0)
+    floats = [a.astype(np.float64) for a in inputs if a.dtype.kind == "f"]
+    scale = max((float(np.sqrt(np.mean(a**2))) for a in floats), default=1.0)
     # Strong penalties have large gradients of their own, and beside tiny targets any output is large.
     tiny = any(finding.check == "target-scale" for finding in known)
     if not influence or baseline.constant is None or tiny or baseline.penalty > abs(baseline.reference):

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.checks.inspection.gradients import loss_and_gradients
+from keras_practice.checks.inspection.own_loss import penalty_in
+from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.steps import innermost
 from keras_practice.core.types import Array
 from keras_practice.core.variables import snapshot
@@ -51,28 +53,38 @@ class TensorSamples:
 
     Args:
         model: The model that they are for.
-        x: Inputs, an array `(samples, ...)` or a nest of such.
-        y: Labels in the same way.
-        weight: Sample weights, `(samples,)`. Defaults to `None`.
+        samples: Inputs, labels and weights.
         batch: Samples a batch where that is fixed. Defaults to `None`, any number.
     """
 
-    def __init__(
-        self, model: keras.Model, x: Any, y: Any, weight: Array | None = None, batch: int | None = None
-    ) -> None:
+    def __init__(self, model: keras.Model, samples: Samples, batch: int | None = None) -> None:
         self.model = model
         self.batch = batch
-        self._x, self._y = (keras.tree.map_structure(_tensor, nest) for nest in (x, y))
-        self._weight = None if weight is None else _tensor(weight)
+        self._samples = samples
+        self._x, self._y, self._weight = (
+            None if nest is None else keras.tree.map_structure(_tensor, nest)
+            for nest in (samples.x, samples.y, samples.weight)
+        )
 
     def inputs(self, rows: Any) -> Any:
         """The inputs of some rows, as the model takes them."""
-        return keras.tree.map_structure(lambda a: tf.gather(a, rows), self._x)
+        forms = self._samples.forms
+        if forms is None:
+            return _rows_of(self._x, rows)
+        dense = keras.tree.flatten(_rows_of(self._x, rows))
+        given = [form.given(a, rows) for form, a in zip(forms, dense, strict=True)]
+        return keras.tree.pack_sequence_as(self._x, given)
 
     def targets(self, rows: Any) -> tuple[Any, Any]:
         """The labels and sample weights of some rows."""
-        y = keras.tree.map_structure(lambda a: tf.gather(a, rows), self._y)
-        return y, None if self._weight is None else tf.gather(self._weight, rows)
+        return _rows_of(self._y, rows), _rows_of(self._weight, rows)
+
+    def batch_of(self, rows: Any, labels: Any) -> Any:
+        """Some rows as a training step gets them, with the labels of the same or of others."""
+        x, (y, weight) = self.inputs(rows), self.targets(labels)
+        if y is None:
+            return x if self._samples.bare else (x,)
+        return (x, y) if weight is None else (x, y, weight)
 
     def traced(self, function: Callable[..., Any], *arguments: tuple[list[int | None], Any]) -> Any:
         """A function that TensorFlow compiles once, unless the model was told to run eagerly."""
@@ -104,7 +116,7 @@ class TrainLoop:
     ) -> None:
         self.samples = samples
         self.optimizer = optimizer
-        self._rate = _Scaled(rate)
+        self._rate = ScaledRate(rate)
         self._gradient_ends = gradient_ends
         self.schedule = rate if callable(rate) else None
         innermost(optimizer).learning_rate = self._rate
@@ -176,7 +188,7 @@ class TrainLoop:
             training=True,
             objective=optimizer.scale_loss,
         )
-        penalty = tf.add_n([tf.cast(p, tf.float32) for p in model.losses] or [tf.zeros(())])
+        penalty = penalty_in(model)
         scale = tf.cast(optimizer.scale_loss(tf.ones(())), tf.float32)
         norms = [tf.zeros(()) if g is None else tf.norm(_flat(g)) / scale for g in gradients]
         used = [(g, w) for g, w in zip(gradients, weights, strict=True) if g is not None]
@@ -186,18 +198,20 @@ class TrainLoop:
         return whole - penalty, whole, tf.stack(norms) if norms else tf.zeros((0,))
 
 
-class _Scaled(keras.optimizers.schedules.LearningRateSchedule):
+class ScaledRate(keras.optimizers.schedules.LearningRateSchedule):
     """Any learning rate times a factor that can be changed without a new trace."""
 
-    def __init__(self, rate: Any) -> None:
+    def __init__(self, rate: Any, factor: tf.Variable | None = None) -> None:
         self.rate = rate
-        self.factor = tf.Variable(1.0, trainable=False)
+        self.factor = tf.Variable(1.0, trainable=False) if factor is None else factor
 
     def __call__(self, step: Any) -> Any:
+        """The rate at a step."""
         rate = self.rate(step) if callable(self.rate) else self.rate
         return tf.cast(rate, tf.float32) * self.factor
 
     def get_config(self) -> dict[str, Any]:
+        """The rate alone."""
         return {"rate": self.rate}
 
 
@@ -206,8 +220,13 @@ def own_optimizer(model: keras.Model) -> tuple[Any, Any] | None:
 
     `None` for one that cannot be made from its configuration.
     """
+    return copied(model.optimizer)
+
+
+def copied(optimizer: Any) -> tuple[Any, Any] | None:
+    """The same of any optimiser."""
     try:
-        copy = type(model.optimizer).from_config(model.optimizer.get_config())
+        copy = type(optimizer).from_config(optimizer.get_config())
     except (NotImplementedError, TypeError, ValueError):
         return None
     found = innermost(copy).get_config()["learning_rate"]
@@ -222,12 +241,16 @@ def copied_optimizer(model: keras.Model) -> tuple[Any, Any]:
     Raises:
         ValueError: If the optimizer cannot be copied.
     """
-    copied = own_optimizer(model)
-    if copied is None:
+    found = own_optimizer(model)
+    if found is None:
         raise ValueError(
             f"The optimizer must be one that can be copied. Got {type(model.optimizer).__name__}."
         )
-    return copied
+    return found
+
+
+def _rows_of(nest: Any, rows: Any) -> Any:
+    return None if nest is None else keras.tree.map_structure(lambda a: tf.gather(a, rows), nest)
 
 
 def _tensor(values: Array) -> tf.Tensor:

@@ -181,6 +181,7 @@ def test_the_dictionary_is_json():
     report = report_of(ERROR)
     assert json.loads(json.dumps(report.to_dict())) == {
         "passed": False,
+        "unlooked": [],
         "findings": [
             {
                 "check": "output-loss",

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_practice.checks.inspection.samples import MAX_ROWS, samples_of
+from keras_practice.checks.inspection.batches import MAX_ROWS
+from keras_practice.checks.inspection.samples import samples_of
 
 X = np.arange(24, dtype="float32").reshape(12, 2)
 Y = np.arange(12)

@@ -367,20 +367,3 @@ def test_several_inputs_and_outputs_and_weights_are_left_alone():
 def test_without_time_only_the_start_is_looked_at():
     assert errors(evaluate(SLOW_FAULTY["vanishing-gradient"](), seconds=0.0)) == []
     assert errors(evaluate(FAULTY["batch-leak"](), seconds=0.0)) == ["batch-leak"]
-
-
-def test_a_model_with_a_training_step_of_its_own_is_not_trained():
-    class Own(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.out = layers.Dense(10, "softmax")
-
-        def call(self, x):
-            return self.out(keras.ops.reshape(x, (-1, 64)))
-
-        def train_step(self, data):
-            raise AssertionError("not known here")
-
-    model = Own()
-    model.compile(keras.optimizers.SGD(1e6), "sparse_categorical_crossentropy")
-    assert evaluate(model) == []

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from keras_practice.checks.inspection.samples import samples_of
 from keras_practice.checks.trials.train_loop import TensorSamples, TrainLoop, copied_optimizer, own_optimizer
 
 RNG = np.random.default_rng(0)
@@ -24,7 +25,7 @@ def net(optimizer, **options):
 
 
 def loop_of(model, x=X, y=Y, **options):
-    return TrainLoop(TensorSamples(model, x, y), *own_optimizer(model), **options)
+    return TrainLoop(TensorSamples(model, samples_of(x, y)), *own_optimizer(model), **options)
 
 
 class Unused(layers.Layer):
