@@ -13,6 +13,7 @@ import numpy as np
 from keras_practice.checks.findings import Finding, Report, Severity
 from keras_practice.checks.inspection.context import loss_name, task_of
 from keras_practice.checks.inspection.forward_pass import ForwardPass, ForwardPassError, Head, built, heads_of
+from keras_practice.checks.inspection.lookups import lookups_kept_inside
 from keras_practice.checks.inspection.loss_probe import probe_of
 from keras_practice.checks.inspection.own_loss import (
     compares_labels,
@@ -21,6 +22,7 @@ from keras_practice.checks.inspection.own_loss import (
 )
 from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.checks.looking import Looking
+from keras_practice.checks.rules.lookup import index_range
 from keras_practice.checks.trials.budget import Budget
 from keras_practice.checks.trials.constant_answer import constant_loss, data_loss
 from keras_practice.checks.trials.few_samples import learn_by_heart, tiny_rows
@@ -96,6 +98,9 @@ def initial_loss(
     looking, figures = Looking(), dict[str, float]()
     findings: list[Finding] = []
     training = OwnTraining(model, train, 32)
+    findings += _beyond_tables(model, train)
+    if findings:
+        return Report(tuple(findings))
     with looking.part("the first loss"):
         try:
             built(model, train.take(slice(0, 1)).fed)
@@ -248,7 +253,9 @@ def overfit_tiny(
     if not trains_itself(model):
         copied_optimizer(model)
     looking = Looking()
-    report = Report()
+    report = Report(tuple(_beyond_tables(model, train)))
+    if report.findings:
+        return report
     with looking.part("the training on a few samples"):
         try:
             built(model, train.take(slice(0, 1)).fed)
@@ -286,6 +293,12 @@ def _samples(
     if task is not None and len(train.labels) == 1:
         task.check(train.labels[0])
     return train
+
+
+def _beyond_tables(model: keras.Model, train: Samples) -> list[Finding]:
+    """Lookups that raise, with which there is nothing else to be seen."""
+    with lookups_kept_inside(model, train) as lookups:
+        return [found for found in index_range(lookups, train) if found.severity == "error"]
 
 
 def _data_loss(model: keras.Model, train: Samples, heads: tuple[Head, ...], outputs: Any) -> float:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OF_TENSORFLOW = re.compile(r"\{\{.*?\}\}|\[Op:.*?\]|\[\[.*?\]\]")
 _ROOM = Path(__file__).parent
 # What TensorFlow and Keras wrap around the sentence that says what is wrong.
 _ABOUT_TRACE = (
@@ -53,7 +54,7 @@ class Looking:
             theirs: What the model itself raises; parts that failed of the same are explained by it.
         """
         for part, problem in self.problems.items():
-            if theirs is None or first_line(problem) != first_line(theirs):
+            if theirs is None or _what(problem) != _what(theirs):
                 self.unlooked.append(f"{part}: {_ours(problem)}")
         self.problems.clear()
 
@@ -62,7 +63,12 @@ def first_line(problem: Exception) -> str:
     """What an exception says, in one line, with its type."""
     lines = [line.strip() for line in _COLOURS.sub("", str(problem)).splitlines()]
     lines = [line for line in lines if line and not line.startswith(_ABOUT_TRACE)] or ["no message"]
-    return f"{type(problem).__name__} ({lines[0][:200]})"
+    return f"{type(problem).__name__} ({_OF_TENSORFLOW.sub('', lines[0]).strip()[:200]})"
+
+
+def _what(problem: Exception) -> str:
+    """What an exception says, the same in a graph and outside of one."""
+    return " ".join(_OF_TENSORFLOW.sub("", first_line(problem)).split())
 
 
 def _ours(problem: Exception) -> str:

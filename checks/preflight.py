@@ -15,7 +15,11 @@ from keras_practice.checks.findings import SEVERITIES, Finding, Report
 from keras_practice.checks.inspection.context import CheckContext, context_of, validation_of
 from keras_practice.checks.inspection.forward_pass import ForwardPassError, built
 from keras_practice.checks.inspection.gradients import problems_of
-from keras_practice.checks.inspection.lookups import lookups_kept_inside
+from keras_practice.checks.inspection.lookups import (
+    looks_up_elsewhere,
+    lookups_in_graph,
+    lookups_kept_inside,
+)
 from keras_practice.checks.inspection.own_loss import compares_labels, trains_itself
 from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.checks.looking import Looking, first_line
@@ -23,11 +27,15 @@ from keras_practice.checks.rules.all import RULES
 from keras_practice.checks.rules.array_type import refused_by_fit
 from keras_practice.checks.rules.lookup import index_range
 from keras_practice.checks.trials.budget import Budget
-from keras_practice.checks.trials.examination import behaviour
+from keras_practice.checks.trials.examination import NO_TIME, behaviour
 from keras_practice.checks.trials.own_step import OwnTraining, own_step_findings, plain_step_findings
 from keras_practice.core.arguments import check_positive_integer
 from keras_practice.core.variables import preserved
 from keras_practice.data import Task
+
+# Rules that take a gradient, and what that takes beside a forward pass.
+_WITH_GRADIENT = ("disconnected", "ignores-input", "initial-weights")
+_BACKWARD = 4.0
 
 
 def preflight(
@@ -112,6 +120,8 @@ def preflight(
     val = validation_of(model, validation_data, validation_steps)
     looking, budget = Looking(), Budget(started + budget_s)
     findings: list[Finding] = list(refused_by_fit(train))
+    if findings:  # `fit` itself goes no further.
+        return Report(in_order(findings), MappingProxyType({"samples": float(len(train))}))
     try:
         with lookups_kept_inside(model, train) as lookups:
             findings += index_range(lookups, train)
@@ -128,7 +138,9 @@ def preflight(
                     task=task,
                     seed=seed,
                 )
-                findings += _without_training(context, looking)
+                if not lookups and looks_up_elsewhere(context.forward_pass):
+                    findings += index_range(lookups_in_graph(model, train), train)
+                findings += _without_training(context, budget, looking)
                 if run and not _ends_here(findings):
                     findings += behaviour(context, budget.deadline, findings, looking)
                 elif looking.problems:
@@ -139,11 +151,20 @@ def preflight(
     return Report(in_order(findings), MappingProxyType(figures), tuple(looking.unlooked))
 
 
-def _without_training(context: CheckContext, looking: Looking) -> list[Finding]:
+def _without_training(context: CheckContext, budget: Budget, looking: Looking) -> list[Finding]:
     found: list[Finding] = []
+    late: list[str] = []
+    # Of as many samples as the forward pass had.
+    gradient = _BACKWARD * context.forward_pass.seconds
     for rule in RULES:
-        with looking.part(rule.__name__.replace("_", "-")):
+        name = rule.__name__.replace("_", "-")
+        if not budget.spares(gradient if name in _WITH_GRADIENT else 0.0):
+            late.append(name)
+            continue
+        with looking.part(name):
             found += rule(context)
+    if late:
+        looking.leave_out(", ".join(late), NO_TIME)
     for problem in problems_of(context):
         looking.problems["the gradient of a batch"] = problem
     return found
@@ -169,12 +190,13 @@ def _unseen(
 ) -> list[Finding]:
     """What can be said of a model whose forward pass could not be looked at: how its own step goes."""
     training = OwnTraining(model, train, train.batch or batch_size, seed)
+    found = list(index_range(lookups_in_graph(model, train), train))
     if not trains_itself(model):
         looking.problems["the forward pass"] = problem.problem
-        return plain_step_findings(training, looking)
+        return found + plain_step_findings(training, looking)
     why = f"the model cannot be called: {first_line(problem.problem)}."
     looking.leave_out("layers and outputs", f"{why} Its own train_step is run." if run else why)
-    return own_step_findings(training, budget, looking) if run else []
+    return found + (own_step_findings(training, budget, looking) if run else [])
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

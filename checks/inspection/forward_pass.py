@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.core.layers import activation_name, inner_layers
+from keras_practice.core.private_api.keras import mask_of
 from keras_practice.core.steps import hooked
 from keras_practice.core.types import Array
 
@@ -31,6 +33,8 @@ _ACTIVATION_OF = {
     "Softsign": "softsign",
     "Tanh": "tanh",
 }
+# What an eager call takes beside its sums, in seconds.
+_OVERHEAD = 0.1
 _PASSES_ON = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Cast", "StopGradient", "Snapshot")
 
 
@@ -90,12 +94,16 @@ class ForwardPass:
         calls: Its leaf layers in the order in which they are called.
         operations: The type of each TensorFlow operation in the forward pass, in order,
             those inside functions that it calls included.
+        masked: Whether the model masks steps of each output.
+        seconds: What it took, beyond what any takes; 0 for a small model.
     """
 
     calls: tuple[Call, ...]
     operations: tuple[str, ...]
     activations: tuple[tuple[str, ...], ...]
     outputs: Any
+    seconds: float = 0.0
+    masked: tuple[bool, ...] = ()
 
 
 class ForwardPassError(Exception):
@@ -149,7 +157,13 @@ def _forward_pass(model: keras.Model, x: Any) -> ForwardPass:
     with ExitStack() as stack:
         for layer in inner_layers(model):
             stack.enter_context(hooked(layer, "call", functools.partial(watch, layer)))
+        begin = time.monotonic()
         outputs = model(x, training=False)
+        seconds = time.monotonic() - begin
+    if seconds > _OVERHEAD:  # The first call may have had to prepare much.
+        begin = time.monotonic()
+        model(x, training=False)
+        seconds = min(seconds, time.monotonic() - begin)
     traced = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
     # A trace runs nothing, and so changes nothing.
     graph = traced.get_concrete_function(x).graph
@@ -159,6 +173,8 @@ def _forward_pass(model: keras.Model, x: Any) -> ForwardPass:
         tuple(_operations(graph)),
         tuple(_last_activations(end) for end in ends if tf.is_tensor(end)),
         keras.tree.map_structure(np.asarray, outputs),
+        max(0.0, seconds - _OVERHEAD),
+        tuple(mask_of(output) is not None for output in keras.tree.flatten(outputs)),
     )
 
 

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_practice.checks.inspection.forward_pass import ForwardPass
 from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.layers import all_layers
 from keras_practice.core.steps import hooked
@@ -27,14 +28,18 @@ class Lookup:
     """What was asked of a table in one call.
 
     Attributes:
-        layer: The layer that holds it.
+        name: Of the layer that holds it.
+        kind: Keras's `Embedding` or `CategoryEncoding`, or an operation for itself.
         size: Its rows, numbered from 0.
         asked: The numbers that were looked up, an array of any shape.
+        runs_below_zero: Whether numbers below 0 that are not far below raise nothing.
     """
 
-    layer: keras.layers.Layer
+    name: str
+    kind: Literal["embedding", "encoding", "gather", "one-hot"]
     size: int
     asked: Array
+    runs_below_zero: bool = False
 
     @property
     def outside(self) -> Array:
@@ -73,7 +78,7 @@ def lookups_kept_inside(model: keras.Model, samples: Samples) -> Iterator[tuple[
         asked, *others = args if args else (kwargs.pop("inputs"),)
         values = asked.flat_values if isinstance(asked, tf.RaggedTensor) else asked
         if tf.is_tensor(values) and hasattr(values, "numpy"):
-            seen.append(Lookup(layer, size, np.asarray(values)))
+            seen.append(_in_layer(layer, size, np.asarray(values)))
         return call(_inside(asked, size), *others, **kwargs)
 
     with ExitStack() as hooks:
@@ -87,6 +92,65 @@ def lookups_kept_inside(model: keras.Model, samples: Samples) -> Iterator[tuple[
             yield outside
     if not outside:
         yield ()
+
+
+def _in_layer(layer: keras.layers.Layer, size: int, asked: Array) -> Lookup:
+    if isinstance(layer, keras.layers.Embedding):
+        return Lookup(layer.name, "embedding", size, asked, runs_below_zero=True)
+    return Lookup(layer.name, "encoding", size, asked, runs_below_zero=layer.output_mode == "one_hot")
+
+
+def lookups_in_graph(model: keras.Model, samples: Samples) -> tuple[Lookup, ...]:
+    """What operations of a model, outside of Keras's layers for it, look up beyond their tables.
+
+    Those of `tf.gather` on a weight, and of one-hot rows.
+    """
+    names: list[tuple[str, str]] = []
+
+    @tf.function(autograph=False)
+    def look(x: Any) -> Any:
+        model(x, training=False)
+        found = []
+        for op in tf.compat.v1.get_default_graph().get_operations():
+            if op.type == "OneHot":
+                found.append((op.inputs[0], tf.cast(op.inputs[1], tf.int64)))
+            elif op.type in ("GatherV2", "ResourceGather") and _is_weight(op.inputs[0]):
+                table = op.inputs[0].op.inputs[0] if op.type == "GatherV2" else op.inputs[0]
+                found.append((op.inputs[1], tf.cast(_first_size(op, table), tf.int64)))
+            else:
+                continue
+            names.append((op.type, op.name.split("/")[-2] if "/" in op.name else op.name))
+        return found
+
+    try:
+        with preserved(model):
+            answers = look(samples.take(extreme_rows(samples)).fed)
+    except Exception:  # It is only another look at what the forward pass tells.
+        return ()
+    read = [
+        Lookup(
+            name, "one-hot" if kind == "OneHot" else "gather", int(size), np.asarray(ids), kind == "OneHot"
+        )
+        for (kind, name), (ids, size) in zip(names, answers, strict=True)
+    ]
+    return tuple(lookup for lookup in read if lookup.outside.size)
+
+
+def looks_up_elsewhere(forward_pass: ForwardPass) -> bool:
+    """Whether a model may look rows up by operations of its own, beside Keras's layers for it."""
+    gathers = sum(kind in ("GatherV2", "ResourceGather") for kind in forward_pass.operations)
+    embeddings = sum(isinstance(call.layer, keras.layers.Embedding) for call in forward_pass.calls)
+    return "OneHot" in forward_pass.operations or gathers > embeddings
+
+
+def _is_weight(tensor: Any) -> bool:
+    return bool(tensor.op.type == "ReadVariableOp" or tensor.dtype == tf.resource)
+
+
+def _first_size(op: Any, table: Any) -> Any:
+    if op.type == "GatherV2":
+        return tf.shape(op.inputs[0])[0]
+    return tf.raw_ops.VariableShape(input=table)[0]
 
 
 def _rows_of(layer: keras.layers.Layer) -> int:

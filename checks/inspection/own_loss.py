@@ -29,10 +29,14 @@ def compares_labels(model: keras.Model) -> bool:
 def computed_loss(
     model: keras.Model, x: Any, y: Any, outputs: Any, weight: Any = None, training: bool = True
 ) -> Any:
-    """The loss with all penalties, asked for as Keras does: by name, and the mode only where it is taken."""
+    """The loss with all penalties, asked for as Keras does: by name, and the mode only where it is taken.
+
+    One that is left a number a sample is added up, as a gradient adds it up.
+    """
     takes_mode = "training" in inspect.signature(model.compute_loss).parameters
     mode = {"training": training} if takes_mode else {}
-    return model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weight, **mode)
+    loss = model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weight, **mode)
+    return loss if len(loss.shape) == 0 else tf.reduce_sum(loss)
 
 
 def penalty_in(model: keras.Model) -> Any:
@@ -46,6 +50,14 @@ def penalty_in(model: keras.Model) -> Any:
     else:
         added = list(model.losses)
     return tf.add_n([tf.cast(part, tf.float32) for part in added] or [tf.zeros(())])
+
+
+def fits_itself(model: keras.Model) -> bool:
+    """Whether a model brings a loop of trainings of its own, in which more may happen than its steps."""
+    return any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in ("fit", "train_on_batch", "make_train_function")
+    )
 
 
 def weight_penalties(weights: Iterable[Any]) -> list[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity
 from keras_practice.checks.inspection.lookups import Lookup
 from keras_practice.checks.inspection.samples import Samples
+
+_ARGUMENTS = {"embedding": "input_dim", "encoding": "num_tokens", "gather": "rows", "one-hot": "depth"}
 
 
 def index_range(lookups: Iterable[Lookup], samples: Samples) -> Iterator[Finding]:
@@ -18,21 +19,21 @@ def index_range(lookups: Iterable[Lookup], samples: Samples) -> Iterator[Finding
     Source:
         A53.
     """
-    told: set[int] = set()
+    told: set[str] = set()
     for lookup in lookups:
-        if id(lookup.layer) in told:
+        if lookup.name in told:
             continue
-        told.add(id(lookup.layer))
+        told.add(lookup.name)
         high, low = float(lookup.asked.max()), float(lookup.asked.min())
-        name, size = lookup.layer.name, lookup.size
+        name, size = lookup.name, lookup.size
         wrong = high if high >= size else low
-        embeds = isinstance(lookup.layer, keras.layers.Embedding)
-        # A number from -size on takes a row from the end, as Python does; one-hot rows of it are all 0.
-        runs = low >= -size if embeds else getattr(lookup.layer, "output_mode", "") == "one_hot"
-        severity: Severity = "warning" if high < size and runs else "error"
+        encodes = lookup.kind in ("encoding", "one-hot")
+        # An embedding takes a row from the end, as Python does; one-hot rows of what is not there are all 0.
+        runs = lookup.runs_below_zero and (encodes or low >= -size)
+        severity: Severity = "warning" if lookup.kind == "one-hot" or (high < size and runs) else "error"
         place = _place(samples, wrong)
-        what = "indices to be looked up" if embeds else "class numbers to be encoded"
-        argument = "input_dim" if embeds else "num_tokens"
+        what = "class numbers to be encoded" if encodes else "indices to be looked up"
+        argument = _ARGUMENTS[lookup.kind]
         yield Finding(
             "index-range",
             severity,

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity, gravest_first
 from keras_practice.checks.inspection.context import CheckContext, loss_name
+from keras_practice.checks.inspection.counted import counted_labels
 from keras_practice.checks.inspection.targets import (
     FEW_ROWS,
     Target,
@@ -172,7 +173,7 @@ def class_imbalance(context: CheckContext) -> Iterable[Finding]:
             found += _one_value(context, head, labels)
         elif not is_regression(head):
             columns = is_multilabel(head)
-            found += _rare_labels(head, labels) if columns else _rare_classes(context, head, labels)
+            found += _rare_labels(head, labels) if columns else _rare_classes(context, head)
     return gravest_first(found)
 
 
@@ -193,12 +194,13 @@ def _one_value(context: CheckContext, head: Target, labels: Array) -> Iterator[F
     )
 
 
-def _rare_classes(context: CheckContext, head: Target, labels: Array) -> Iterator[Finding]:
+def _rare_classes(context: CheckContext, head: Target) -> Iterator[Finding]:
+    one_hot = head.task is not None and head.task.one_hot
+    labels, weights = counted_labels(context, head, one_hot)
     codes = class_codes(head, labels)
-    if codes is None:
+    if codes is None or not len(codes):
         return
     known = max(int(codes.max()) + 1, head.units if is_categorical(head) else 2)
-    weights = _weights_of(context, head, labels)
     numbers = np.bincount(codes, minlength=known)
     counts = numbers if weights is None else np.bincount(codes, weights, minlength=known)
     present = numbers > 0
@@ -220,24 +222,6 @@ def _rare_classes(context: CheckContext, head: Target, labels: Array) -> Iterato
     fair = 1 / int(present.sum())
     if share[rare] < fair / 10:  # Ten times rarer than an equal share.
         yield _rare_finding(head, f"class {rare}", int(numbers[rare]), len(codes), share[rare], fair, known)
-
-
-def _weights_of(context: CheckContext, head: Target, labels: Array) -> Array | None:
-    """A weight for each label, `None` where all count alike; what is wrong with them is another check's."""
-    names = [each.name for each in context.heads]
-    if isinstance(context.train.weight, dict):
-        weight = context.train.weight.get(head.name)
-    else:
-        parts = context.train.weights
-        weight = parts[names.index(head.name) if len(parts) == len(names) else 0] if parts else None
-    if weight is None or np.any(weight < 0) or not np.any(weight > 0):
-        return None
-    numbers = labels.size if not head.task or not head.task.one_hot else labels.size // labels.shape[-1]
-    if weight.size != numbers:
-        if weight.size != len(weight) or numbers % len(weight):
-            return None
-        weight = np.repeat(weight.reshape(-1), numbers // len(weight))
-    return np.asarray(weight, np.float64).reshape(-1)
 
 
 def _rare_labels(head: Target, labels: Array) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 _SHARE_OF_TIME = 0.3
 _MIN_STEP_SECONDS = 1e-5
 _TIMED_STEPS = 9
+_A_MOMENT = 0.5  # seconds
 
 
 class Budget:
@@ -34,6 +35,10 @@ class Budget:
         """Whether something that takes so long would be done in time."""
         return self.clock() + seconds <= self.deadline
 
+    def spares(self, seconds: float) -> bool:
+        """The same, where what takes a moment is always done."""
+        return seconds < _A_MOMENT or self.allows(seconds)
+
     def time_for(self, steps: int) -> bool:
         """Whether so many steps would be done in time, by what a step was seen to take."""
         return self.clock() + steps * self.step_seconds < self.deadline
@@ -50,9 +55,13 @@ class Budget:
         """
         times = [self.clock()]
         for steps in (1, 1, _TIMED_STEPS):  # The first call is traced; each has its own costs.
+            if steps > 1 and not self.spares(steps * (times[2] - times[1]) / _SHARE_OF_TIME):
+                break
             train(steps)
             times.append(self.clock())
-        call, calls = times[2] - times[1], times[3] - times[2]
-        self.step_seconds = max((calls - call) / (_TIMED_STEPS - 1), _MIN_STEP_SECONDS)
+        call = times[2] - times[1]
+        self.step_seconds = call
+        if len(times) > 3:
+            self.step_seconds = max((times[3] - times[2] - call) / (_TIMED_STEPS - 1), _MIN_STEP_SECONDS)
         left = _SHARE_OF_TIME * (self.deadline - times[-1])
         return min(most, int(left / self.step_seconds)) if left > call else 0

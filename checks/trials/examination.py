@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from keras_practice.checks.findings import Finding, gravest_first
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.own_loss import trains_itself
+from keras_practice.checks.inspection.own_loss import fits_itself, trains_itself
 from keras_practice.checks.looking import Looking
 from keras_practice.checks.trials import symptoms
 from keras_practice.checks.trials.baseline import baseline_of
@@ -32,7 +32,9 @@ from keras_practice.checks.trials.train_loop import LossCurve, TrainLoop, own_op
 
 # Tracing a training step takes about this many times as long as tracing the forward pass.
 _TRACING = 4.0
-_NO_TIME = "there was no time for it; give more with budget_s."
+NO_TIME = "there was no time for it; give more with budget_s."
+# Forward passes that a comparison of batches takes, and a training step; steps before any is timed.
+_COMPANIES, _STEP, _FEW_STEPS = 4.0, 3.0, 6
 # A loss that is still above this share of a constant answer's is worth asking why.
 _POOR = 0.5
 
@@ -74,6 +76,8 @@ def behaviour(
     found: list[Finding] = []
     model, budget = context.model, Budget(deadline)
     own_step = trains_itself(model)
+    if fits_itself(model):
+        looking.leave_out("fit", f"{type(model).__name__} brings its own, of which the steps alone are run.")
     # What a step of its own makes of labels need not be what the compiled loss makes of them.
     if not own_step or (model.loss is not None and context.train.y is not None):
         with looking.part("the outputs" if own_step else "the short training"):
@@ -101,9 +105,18 @@ def _examine(
     model, own_step = training.model, trains_itself(training.model)
     if model.optimizer is None:
         return
+    # The forward pass was eager and of few samples; what follows is no faster on a large model.
+    forward = model_seconds(training.context, len(training.seen))
+    if not budget.spares(2 * forward):
+        looking.leave_out("the short training", NO_TIME)
+        return
     baseline = baseline_of(training)
     if not baseline.start.finite:
         found.append(symptoms.overflowing_start(baseline))
+        return
+    company = _COMPANIES * model_seconds(training.context, len(training.seen[:32]))
+    if not budget.spares(company):
+        looking.leave_out("the short training", NO_TIME)
         return
     found += batch_leak(training, AT_THE_START)
     if own_step or not model.trainable_variables:
@@ -113,9 +126,10 @@ def _examine(
         kind = type(model.optimizer).__name__
         looking.leave_out("the short training", f"{kind} cannot be made anew from its get_config().")
         return
-    if not budget.allows(_TRACING * baseline.seconds):
+    step = _STEP * model_seconds(training.context, training.batch_size)
+    if not budget.allows(_TRACING * baseline.seconds) or not budget.spares(_FEW_STEPS * step):
         found += symptoms.initial_loss(training, baseline, None)
-        looking.leave_out("the short training", _NO_TIME)
+        looking.leave_out("the short training", NO_TIME)
         return
     loop = TrainLoop(training.samples, *optimizer)
     baseline = baseline.probed(training, loop)
@@ -127,7 +141,7 @@ def _examine(
     if steps < 1:
         found += symptoms.initial_loss(training, baseline, None)
         found += symptoms.dead_units(training, baseline.start, "warning")
-        looking.leave_out("the short training", _NO_TIME)
+        looking.leave_out("the short training", NO_TIME)
         return
     order = training.order(steps)
     with training.preserved():
@@ -142,11 +156,20 @@ def _examine(
         _not_learned(case, after, found)
 
 
+def model_seconds(context: CheckContext, rows: int) -> float:
+    """About what the model takes for so many samples in inference, by its first forward pass."""
+    return context.forward_pass.seconds * rows / max(1, len(context.heads[0].outputs))
+
+
 def _look_afterwards(case: Case, found: list[Finding]) -> tuple[Evaluation | None, LossCurve | None]:
     """The model as it is after the training: on samples held out, and in a step that changes nothing."""
     training, finite = case.training, case.run.evaluation.finite
-    others = training.evaluate(training.held) if len(training.held) and finite else None
-    if finite and not any(finding.check == "batch-leak" for finding in found):
+    seconds = model_seconds(training.context, len(training.held))
+    spared = finite and case.budget.spares(seconds)
+    others = training.evaluate(training.held) if len(training.held) and spared else None
+    company = _COMPANIES * model_seconds(training.context, len(training.seen[:32]))
+    leaks = any(finding.check == "batch-leak" for finding in found)
+    if finite and not leaks and case.budget.spares(company):
         found += batch_leak(training, AFTERWARDS)
     if case.learned and case.budget.time_for(SETTLE_STEPS):
         found += train_eval_gap(training, case.baseline, case.loop)

@@ -72,6 +72,11 @@ def batch_spec_of_fit(model: keras.Model) -> Any:
     return getattr(getattr(batches_of_fit(model), "_distributed_dataset", None), "element_spec", None)
 
 
+def mask_of(tensor: Any) -> Any:
+    """The mask that a layer has put on its output, `None` for none; Keras keeps it on the tensor."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def restart_automatic_names() -> None:
     """Has the names that Keras counts up, as in `dense_3` or `auc_1`, begin anew.
 

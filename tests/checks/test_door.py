@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import keras
 import numpy as np
@@ -342,6 +343,33 @@ def test_numbers_that_a_table_does_not_have_are_found(lowest, highest, layer, se
         assert words in found[0].evidence
 
 
+class Gathers(layers.Layer):
+    def build(self, shape):
+        self.table = self.add_weight(shape=(10, 4), name="table")
+
+    def call(self, x):
+        return tf.gather(self.table, tf.cast(x, tf.int32))
+
+
+class OneHot(layers.Layer):
+    def call(self, x):
+        return ops.one_hot(ops.cast(x, "int32"), 10)
+
+
+@pytest.mark.parametrize(("layer", "severity"), [(Gathers(), "error"), (OneHot(), "warning")])
+def test_lookups_of_layers_of_ones_own_are_seen(layer, severity):
+    ids = RNG.integers(0, 9, (160, 3))
+    ids[100, 1] = 12
+    report = checks.preflight(ids_net(10, layer), ids, Y, run=False)
+    found = [(f.severity, f.evidence) for f in report.findings if f.check == "index-range"]
+    assert [kind for kind, _ in found] == [severity], str(report)
+    assert "to 12 in x, column 1" in found[0][1]
+    assert report.unlooked == ()
+    if severity == "error":
+        tiny = checks.overfit_tiny(ids_net(10), ids, Y)
+        assert errors(tiny) == errors(checks.initial_loss(ids_net(10), ids, Y)) == ["index-range"]
+
+
 def test_numbers_that_the_model_makes_are_found_in_a_model_that_is_not_built():
     class Positions(keras.Model):
         def __init__(self):
@@ -371,3 +399,36 @@ def test_the_shell_takes_inputs_and_outputs_by_name(tmp_path, capsys):
     assert main([str(tmp_path / "model.keras"), str(tmp_path / "data.npz"), "--no-run"]) == 0
     assert main([str(tmp_path / "model.keras"), str(tmp_path / "zero.npz"), "--no-run"]) == 1
     assert "sample-weight" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by", ["mask", "weights"])
+def test_padding_is_counted_for_no_class(by):
+    # Half of the labels that count are of class 1; with the padding, one in forty.
+    ids = np.zeros((200, 40), int)
+    ids[:, :2] = RNG.integers(1, 3, (200, 2))
+    tags = np.where(ids == 2, 1, 0)
+    x = keras.Input((40,), dtype="int32")
+    table = layers.Embedding(3, 4, mask_zero=by == "mask")
+    model = compiled(x, layers.Dense(2, "softmax")(table(x)), "sparse_categorical_crossentropy")
+    weights = {"sample_weight": (ids > 0).astype("float32")} if by == "weights" else {}
+    report = checks.preflight(model, ids, tags, run=False, **weights)
+    assert report.unlooked == ()
+    assert not any(finding.check == "class-imbalance" for finding in report.findings), str(report)
+
+
+class Slow(layers.Layer):
+    """Takes a fifth of a second, in a graph too."""
+
+    def call(self, x):
+        waited = tf.numpy_function(lambda a: (time.sleep(0.2), np.float32(0))[1], [x], tf.float32)
+        return x + tf.stop_gradient(tf.ensure_shape(waited, ()))
+
+
+def test_a_budget_is_a_budget():
+    x = keras.Input((6,))
+    model = compiled(x, layers.Dense(1, "sigmoid")(Slow()(x)), "binary_crossentropy")
+    begin = time.monotonic()
+    report = checks.preflight(model, X, Y, budget_s=1.5)
+    assert time.monotonic() - begin < 4.5  # Building and tracing included, on a busy machine.
+    assert report.passed is None
+    assert "there was no time for it; give more with budget_s" in report.unlooked[0]
