@@ -16,11 +16,12 @@ class Form:
     """How a model gets an array.
 
     Attributes:
-        kind: As it is, or as a ragged or sparse tensor.
+        kind: As it is, or as a ragged or sparse tensor, or one of strings, which `fit` takes of
+            no array.
         lengths: Of a ragged tensor's rows, `(samples,)`; `None` for others.
     """
 
-    kind: Literal["dense", "ragged", "sparse"] = "dense"
+    kind: Literal["dense", "ragged", "sparse", "strings"] = "dense"
     lengths: Array | None = None
 
     def take(self, rows: Any) -> Form:
@@ -59,6 +60,8 @@ def read_array(value: Any) -> Read:
         return Read(np.asarray(tf.sparse.to_dense(tf.sparse.reorder(value))), Form("sparse"))
     if type(value).__module__.partition(".")[0] == "scipy" and hasattr(value, "toarray"):
         return Read(np.asarray(value.toarray()), Form("sparse"))
+    if isinstance(value, tf.Tensor) and value.dtype == tf.string:
+        return Read(np.asarray(value), Form("strings"))
     return Read(np.asarray(value))
 
 

@@ -101,13 +101,13 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     if not model.trainable_variables or trains_itself(model):
         return None
     rows = context.train.spread(TRIED, context.seed)
-    if rows.forms is not None:
-        return None  # A ragged or sparse tensor has no gradient that could be shown by column.
-    x = keras.tree.map_structure(tf.convert_to_tensor, rows.x)
+    x = rows.fed if rows.forms else keras.tree.map_structure(tf.convert_to_tensor, rows.x)
     y = None if rows.y is None else keras.tree.map_structure(tf.convert_to_tensor, rows.y)
     metrics = snapshot(model.metrics_variables)
     weights = model.trainable_variables
-    inputs = {name: a for name, a in replace(rows, x=x).inputs.items() if a.dtype.is_floating}
+    # A ragged or sparse tensor has no gradient that could be shown by column.
+    given = replace(rows, x=x).inputs
+    inputs = {name: a for name, a in given.items() if isinstance(a, tf.Tensor) and a.dtype.is_floating}
 
     def without_penalties(whole: Any) -> Any:
         return whole - sum(weight_penalties(weights), start=tf.zeros((), whole.dtype))

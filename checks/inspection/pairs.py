@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding, Severity
@@ -97,15 +99,25 @@ def pairs_of(context: CheckContext, stated: Callable[[Head], bool]) -> Iterator[
             if head.loss is not None:
                 yield Finding("label-encoding", "error", where, words, cause, fix, SOURCES["label-encoding"])
             continue
-        try:
-            probe = probe_of(head.loss, head.labels[:2], head.outputs)
-        except ValueError:
+        if not _is_known(head.loss):
             words = f"there is no loss {head.loss!r}; the name of a loss in keras.losses is expected."
             cause, fix = "a misspelt name.", "look the name up in keras.losses."
             yield Finding("output-loss", "error", where, words, cause, fix, SOURCES["output-loss"])
             continue
+        probe = probe_of(head.loss, head.labels[:2], head.outputs)
         if probe is not None:
             yield _pair(context, position, head, probe, stated(head))
+
+
+def _is_known(loss: Any) -> bool:
+    """Whether there is a loss of that name, where it is one."""
+    if not isinstance(loss, str) or loss.lower() in ("crossentropy", "ce"):
+        return True
+    try:
+        keras.losses.get(loss)
+    except ValueError:
+        return False
+    return True
 
 
 def _pair(context: CheckContext, position: int, head: Head, probe: LossProbe, stated: bool) -> Pair:

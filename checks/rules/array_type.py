@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import keras
 
@@ -22,7 +24,14 @@ def refused_by_fit(samples: Samples) -> Iterator[Finding]:
     if samples.batch is not None:
         return
     labels = named_arrays(samples.y, "y")
+    given: set[str] = set()
+    if samples.forms is not None:
+        forms = keras.tree.pack_sequence_as(samples.x, list(samples.forms))
+        named: Mapping[str, Any] = replace(samples, x=forms).inputs
+        given = {name for name, form in named.items() if form.kind == "strings"}
     for name, array in {**samples.inputs, **labels}.items():
+        if name in given:
+            continue
         try:
             keras.backend.standardize_dtype(array.dtype)
         except ValueError as problem:

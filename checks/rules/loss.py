@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_practice.checks.findings import Finding
+from keras_practice.checks.inspection.context import CheckContext
 from keras_practice.checks.inspection.loss_probe import sigmoid, softmax
+from keras_practice.checks.inspection.own_loss import computed_loss
 from keras_practice.checks.inspection.pairs import Pair
+from keras_practice.checks.inspection.targets import tried_samples
 from keras_practice.core.types import Array
+from keras_practice.core.variables import restored
 
 _SURE = 4.0  # Logits of a probability of 0.98: sure, and far from where anything overflows.
 _UNSURE = 0.02  # The same as a probability.
@@ -19,11 +25,13 @@ _MIN_FURTHER = 20.0  # Logits of trained classifiers reach this.
 _TWICE = 0.02  # How near to 2 the ratio of the losses of a doubled and a single batch must be.
 
 
-def computable(pair: Pair) -> Finding | None:
+def computable(pair: Pair, context: CheckContext) -> Finding | None:
     """Whether the loss can be computed, and is finite, on the very outputs of the model."""
     if not np.all(np.isfinite(pair.outputs)) or not np.all(np.isfinite(pair.sampled)):
         return None
     complaint = pair.probe.complaint(pair.sampled, pair.outputs)
+    if complaint and not _raises_in_a_step(context):
+        return None  # It is asked for in another way than the one that was tried.
     if complaint:
         # A hand-written loss may be made for one size of batch.
         return pair.finding(
@@ -45,6 +53,18 @@ def computable(pair: Pair) -> Finding | None:
             "bound the argument, as in ops.log(ops.maximum(p, keras.config.epsilon())).",
         )
     return None
+
+
+def _raises_in_a_step(context: CheckContext) -> bool:
+    """Whether the model cannot compute its loss of the samples whose outputs are known."""
+    samples = tried_samples(context)
+    outputs = keras.tree.map_structure(tf.convert_to_tensor, context.forward_pass.outputs)
+    with restored(context.model.metrics_variables):
+        try:
+            computed_loss(context.model, samples.fed, samples.y, outputs, samples.weight)
+        except Exception:  # A loss of the user's own may raise anything.
+            return True
+    return False
 
 
 def written_by_hand(pair: Pair) -> Iterator[Finding]:

@@ -73,7 +73,7 @@ def _value_findings(context: CheckContext, pair: Pair, labels: Finding | None) -
         yield odds
     if _is_error(odds) or _is_error(labels):
         return
-    rest = out_of_reach(pair) or computable(pair)
+    rest = out_of_reach(pair) or computable(pair, context)
     if rest is not None:
         yield rest
     else:

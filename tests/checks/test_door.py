@@ -86,6 +86,18 @@ def test_strings_of_a_data_set_are_no_fault_of_the_program():
     assert sound(report), str(report)
 
 
+def test_of_several_inputs_the_one_that_is_refused_is_named():
+    texts = {name: keras.Input((1,), dtype="string", name=name) for name in ("z", "b")}
+    inputs = {**texts, "a": keras.Input((6,), name="a")}
+    hot = [layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")(text) for text in texts.values()]
+    out = layers.Dense(1, "sigmoid")(layers.Concatenate()([*hot, inputs["a"]]))
+    model = compiled(inputs, out, "binary_crossentropy")
+    tensor = tf.constant(TEXT)
+    report = checks.preflight(model, {"z": tensor, "a": X, "b": TEXT}, Y, run=False)
+    assert [(f.check, f.where) for f in report.findings] == [("raises", "b")]
+    assert checks.preflight(model, {"z": tensor, "a": X, "b": tensor}, Y, run=False).unlooked == ()
+
+
 @pytest.mark.parametrize("kind", [object, str])
 def test_arrays_of_strings_are_refused_as_fit_refuses_them(kind):
     model = words()
@@ -94,6 +106,8 @@ def test_arrays_of_strings_are_refused_as_fit_refuses_them(kind):
     report = checks.preflight(model, TEXT.astype(kind), Y, run=False)
     assert errors(report) == ["raises"]
     assert "tf.constant" in report.findings[0].fix
+    model.fit(tf.constant(TEXT), Y, verbose=0)
+    assert checks.preflight(model, tf.constant(TEXT), Y, run=False).passed
 
 
 def test_our_own_fault_is_no_finding(monkeypatch):
@@ -123,6 +137,21 @@ def test_what_the_loss_raises_is_a_finding():
     report = checks.preflight(net(loss=loss), X, Y)
     assert "raises" in errors(report)
     assert "no such colour" in next(f.evidence for f in report.findings if f.check == "raises")
+
+
+def test_a_loss_that_is_asked_in_another_way_than_ours_is_left_alone():
+    class Halves(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+            return self.loss(y[:2], y_pred[:2])
+
+    def loss(y, p):
+        return ops.mean((ops.reshape(y, (2, 1)) - p) ** 2)
+
+    x = keras.Input((6,))
+    model = Halves(x, layers.Dense(1)(x))
+    model.compile("adam", loss)
+    report = checks.preflight(model, X, Y.astype("float32"), run=False)
+    assert not any(finding.check == "output-loss" for finding in report.findings), str(report)
 
 
 def test_an_output_without_a_loss_needs_no_labels():
