@@ -54,8 +54,13 @@ class Looking:
             theirs: What the model itself raises; parts that failed of the same are explained by it.
         """
         for part, problem in self.problems.items():
-            if theirs is None or _what(problem) != _what(theirs):
+            if theirs is None:
                 self.unlooked.append(f"{part}: {_ours(problem)}")
+            elif _what(problem) != _what(theirs):
+                self.unlooked.append(
+                    f"{part}: {first_line(problem)}. The model's own step raises too; look here again once "
+                    "it does not."
+                )
         self.problems.clear()
 
 

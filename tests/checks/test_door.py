@@ -130,6 +130,13 @@ def test_our_own_fault_is_no_finding(monkeypatch):
         report.raise_if_failed()
 
 
+def test_what_fails_beside_a_step_that_raises_is_not_called_our_fault():
+    report = checks.preflight(net(), X, np.where(Y == 1, "yes", "no").tolist())
+    assert "label-encoding" in errors(report)
+    assert all("fault of keras-practice" not in line for line in report.unlooked)
+    assert any("look here again once it does not" in line for line in report.unlooked)
+
+
 def test_what_the_loss_raises_is_a_finding():
     def loss(y, p):
         raise TypeError("no such colour")
