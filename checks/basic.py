@@ -233,9 +233,10 @@ def overfit_tiny(
 
     Returns:
         A report with the figures `accuracy` (of the `n` samples; for regression `r2`; of
-        several outputs the lowest; `accuracy of steps`, of which 95 % will do, where a sample has
-        a label at each step or pixel; `fall` of the loss, as a share of the first, where the labels
-        do not say what is right), `steps` taken and the last `loss`.
+        several outputs the lowest), `steps` taken and the last `loss`. Where a sample has a
+        label at each step or pixel it is `accuracy of steps`, without what is masked or weighs
+        nothing, and a tenth of a constant answer's mistakes may stay; where the labels do not
+        say what is right it is `fall`, that of the loss as a share of the first.
 
     Raises:
         ValueError: If the model is not compiled, its optimizer cannot be copied,
