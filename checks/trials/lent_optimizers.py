@@ -43,7 +43,7 @@ class LentOptimizers:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Within the block the copies stand in; plain numbers and variables of the model are put back."""
+        """Within the block the copies stand in; numbers, lists and variables of the model are put back."""
         attributes = vars(self.model)
         plain = {
             name: value
@@ -51,6 +51,7 @@ class LentOptimizers:
             if name != "built" and not name.startswith("_") and isinstance(value, (bool, int, float, str))
         }
         loose = [value for value in attributes.values() if isinstance(value, tf.Variable)]
+        lists = [(value, list(value)) for value in attributes.values() if isinstance(value, list)]
         for holder, name, _, copy in self._places:
             holder[name] = copy
         try:
@@ -60,6 +61,9 @@ class LentOptimizers:
             for holder, name, value, _ in self._places:
                 holder[name] = value
             attributes.update(plain)
+            for value, before in lists:  # A step that runs eagerly may write down what it sees.
+                if len(value) > len(before):
+                    del value[len(before) :]
 
     def restart(self) -> None:
         """Lets the copies that have taken a step begin anew."""

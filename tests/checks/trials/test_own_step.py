@@ -96,6 +96,19 @@ def test_a_model_is_trained_by_its_own_step_and_put_back():
     assert model.calls == 0
 
 
+def test_what_an_eager_step_writes_down_is_taken_back():
+    class Writes(OwnStep):
+        def train_step(self, data):
+            self.seen.append(len(data[0]))
+            return super().train_step(data)
+
+    model = Writes()
+    model.seen = [1]
+    model.compile("sgd", run_eagerly=True)
+    assert found(checks.preflight(model, X, Y, budget_s=3.0)) == []
+    assert list(model.seen) == [1]
+
+
 @pytest.mark.parametrize(
     ("loss", "optimizer", "check"),
     [
