@@ -12,7 +12,14 @@ import numpy as np
 
 from keras_practice.checks.findings import Finding, Report, Severity
 from keras_practice.checks.inspection.context import loss_name, task_of
-from keras_practice.checks.inspection.forward_pass import ForwardPass, ForwardPassError, Head, built, heads_of
+from keras_practice.checks.inspection.forward_pass import (
+    ForwardPass,
+    ForwardPassError,
+    Head,
+    built,
+    fixed_batch,
+    heads_of,
+)
 from keras_practice.checks.inspection.lookups import lookups_kept_inside
 from keras_practice.checks.inspection.loss_probe import probe_of
 from keras_practice.checks.inspection.own_loss import (
@@ -94,7 +101,7 @@ def initial_loss(
         A46; Karpathy 2019, "A recipe for training neural networks".
     """
     train = _samples(model, x, y, sample_weight, class_weight, task)
-    train = train.take(np.random.default_rng(0).permutation(len(train))[:_MAX_SAMPLES])
+    train = train.take(np.random.default_rng(0).permutation(len(train))[: fixed_batch(model) or _MAX_SAMPLES])
     looking, figures = Looking(), dict[str, float]()
     findings: list[Finding] = []
     training = OwnTraining(model, train, 32)
@@ -145,7 +152,7 @@ def _first_loss_findings(
     chance = [_chance(head, each) for head, each in zip(heads, tasks, strict=True)]
     expected = _data_loss(model, train, heads, keras.tree.pack_sequence_as(arrays, chance))
     figures["expected"] = expected
-    few = train.take(slice(0, 2)).fed
+    few = train.take(slice(0, fixed_batch(model) or 2)).fed
     constant = constant_loss(model, heads, (train.fed, train.y, train.weight), outputs, few)
     classes = all("crossentropy" in loss_name(head.loss) for head in heads if head.loss is not None)
     if tolerance is None:
@@ -263,7 +270,7 @@ def overfit_tiny(
         except ForwardPassError as problem:
             if not trains_itself(model):
                 raise problem.problem from problem
-        train = train.take(tiny_rows(model, train, task, n, seed))
+        train = train.take(tiny_rows(model, train, task, fixed_batch(model) or n, seed))
         with preserved(model):
             learned = learn_by_heart(model, train, task, steps, budget)
         report = learned.report(len(train), steps)

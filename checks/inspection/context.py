@@ -10,7 +10,13 @@ import keras
 import numpy as np
 
 from keras_practice.checks.findings import Finding
-from keras_practice.checks.inspection.forward_pass import ForwardPass, Head, forward_pass_of, heads_of
+from keras_practice.checks.inspection.forward_pass import (
+    ForwardPass,
+    Head,
+    fixed_batch,
+    forward_pass_of,
+    heads_of,
+)
 from keras_practice.checks.inspection.own_loss import compares_labels
 from keras_practice.checks.inspection.samples import Samples, samples_of
 from keras_practice.data import Task
@@ -68,7 +74,7 @@ def context_of(
     """Reads the data and runs the model once; its variables must be lent before."""
     train = samples_of(x, y, alone=not compares_labels(model))
     val = validation_of(model, validation_data)
-    forward_pass = forward_pass_of(model, train.spread(_TRIED, seed).fed)
+    forward_pass = forward_pass_of(model, train.spread(fixed_batch(model) or _TRIED, seed).fed)
     heads = heads_of(model, forward_pass, train.y)
     task = task or next((task_of(head) for head in heads if head.labels.size), None)
     # `fit` takes a data set in its own order.

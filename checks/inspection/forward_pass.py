@@ -118,6 +118,12 @@ class ForwardPassError(Exception):
         self.problem = problem
 
 
+def fixed_batch(model: keras.Model) -> int | None:
+    """The batch size that a model is built for, if it is."""
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    return inputs[0].shape[0] if inputs and inputs[0].shape else None
+
+
 def built(model: keras.Model, x: Any) -> None:
     """Builds a model that waits for its first batch, as `fit` would.
 

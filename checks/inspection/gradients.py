@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.layers import TRIED, once
+from keras_practice.checks.inspection.layers import once
 from keras_practice.checks.inspection.own_loss import (
     computed_loss,
     penalty_in,
@@ -100,7 +100,7 @@ def gradients_of(context: CheckContext, *, training: bool) -> _Pull | None:
     model = context.model
     if not model.trainable_variables or trains_itself(model):
         return None
-    rows = context.train.spread(TRIED, context.seed)
+    rows = context.train.spread(len(context.heads[0].outputs), context.seed)
     x = rows.fed if rows.forms else keras.tree.map_structure(tf.convert_to_tensor, rows.x)
     y = None if rows.y is None else keras.tree.map_structure(tf.convert_to_tensor, rows.y)
     metrics = snapshot(model.metrics_variables)

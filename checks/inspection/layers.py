@@ -69,7 +69,7 @@ def flow_of(context: CheckContext) -> Flow:
 
 
 def _trace(context: CheckContext) -> Flow:
-    return Flow(context.model, context.train.spread(TRIED, context.seed).fed)
+    return Flow(context.model, context.train.spread(len(context.heads[0].outputs), context.seed).fed)
 
 
 def kernel_of(layer: Layer) -> Array | None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_practice.checks.inspection.forward_pass import ForwardPass
+from keras_practice.checks.inspection.forward_pass import ForwardPass, fixed_batch
 from keras_practice.checks.inspection.samples import Samples
 from keras_practice.core.layers import all_layers
 from keras_practice.core.steps import hooked
@@ -68,8 +68,7 @@ def lookups_kept_inside(model: keras.Model, samples: Samples) -> Iterator[tuple[
     moved to the next row that is there while the block runs, so that the rest can be looked at.
     """
     tables = {id(layer): (layer, size) for layer in all_layers(model) if (size := _rows_of(layer))}
-    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    if not tables or (inputs and inputs[0].shape and inputs[0].shape[0] is not None):
+    if not tables or fixed_batch(model) is not None:
         yield ()
         return
     seen: list[Lookup] = []

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.checks.findings import Finding
+from keras_practice.checks.inspection.forward_pass import fixed_batch
 from keras_practice.checks.inspection.own_loss import trains_itself
 from keras_practice.checks.inspection.samples import Samples
 from keras_practice.checks.looking import Looking, first_line
@@ -47,9 +48,7 @@ class OwnTraining:
         self.model = model
         numbers = sum(math.prod(a.shape[1:]) for a in train.inputs.values())
         self.rows = train.spread(min(_MAX_ROWS, max(64, _MAX_NUMBERS // max(1, numbers))), seed)
-        inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
-        fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
-        self.batch_size = fixed or min(batch_size, _MAX_IN_BATCH, len(self.rows))
+        self.batch_size = fixed_batch(model) or min(batch_size, _MAX_IN_BATCH, len(self.rows))
         self._samples: TensorSamples | None = None
         self._optimizers: LentOptimizers | None = None
         self._rng = np.random.default_rng(seed)

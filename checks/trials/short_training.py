@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_practice.checks.inspection.context import CheckContext
-from keras_practice.checks.inspection.forward_pass import labels_by_output
+from keras_practice.checks.inspection.forward_pass import fixed_batch, labels_by_output
 from keras_practice.checks.inspection.own_loss import computed_loss, penalty_in
 from keras_practice.checks.inspection.samples import in_turn
 from keras_practice.checks.trials.constant_answer import constant_loss, penalty_of
@@ -101,7 +101,7 @@ class ShortTraining:
         per_sample = sum(math.prod(a.shape[1:]) for a in keras.tree.flatten(context.train.x))
         room = max(_MIN_ROWS, _MAX_NUMBERS // max(1, per_sample))
         self.rows = context.train.spread(min(_MAX_ROWS, room), context.seed)
-        batch = _static_batch(self.model)
+        batch = fixed_batch(self.model)
         self.samples = TensorSamples(self.model, self.rows, batch=batch)
         self.batch_size = batch or min(context.batch_size, _MAX_IN_BATCH, len(self.rows))
         self._rng = np.random.default_rng(context.seed)
@@ -300,12 +300,6 @@ def fresh_weights(model: keras.Model) -> list[Array] | None:
 
 def _one_a_sample(labels: Array, task: Task) -> bool:
     return labels.shape[1:] in ((), (1,)) or (labels.ndim == 2 and task.one_hot)
-
-
-def _static_batch(model: keras.Model) -> int | None:
-    """The batch size that a model is built for, if it is."""
-    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    return inputs[0].shape[0] if inputs and inputs[0].shape else None
 
 
 def _cuts_at_zero(layer: keras.layers.Layer) -> bool:

@@ -469,6 +469,19 @@ def test_padding_is_counted_for_no_class(by):
     assert not any(finding.check == "class-imbalance" for finding in report.findings), str(report)
 
 
+def test_a_model_for_one_size_of_batch_gets_batches_of_that_size():
+    x = keras.Input((3, 2), batch_size=20)
+    model = compiled(x, layers.Dense(1)(layers.SimpleRNN(4, stateful=True)(x)), "mse")
+    series = X.reshape(160, 3, 2)
+    for report in (
+        checks.preflight(model, series, X[:, 0], batch_size=20, run=False),
+        checks.initial_loss(model, series, X[:, 0]),
+        checks.overfit_tiny(model, series, X[:, 0], steps=2),
+    ):
+        assert report.unlooked == ()
+        assert not any(finding.check == "raises" for finding in report.findings), str(report)
+
+
 class Slow(layers.Layer):
     """Takes a fifth of a second, in a graph too."""
 
