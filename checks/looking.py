@@ -10,7 +10,7 @@ from pathlib import Path
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OF_TENSORFLOW = re.compile(r"\{\{.*?\}\}|\[Op:.*?\]|\[\[.*?\]\]")
-_ROOM = Path(__file__).parent
+_ROOM = Path(__file__).resolve().parent
 # What TensorFlow and Keras wrap around the sentence that says what is wrong.
 _ABOUT_TRACE = (
     "Graph execution error",

@@ -121,7 +121,7 @@ def test_our_own_fault_is_no_finding(monkeypatch):
     report = checks.preflight(net(), X, Y, run=False)
     assert report.passed is None
     assert len(report.unlooked) == 1
-    for words in ("broken-rule: RuntimeError (no such column) at test_door.py", "please report it"):
+    for words in ("broken-rule: RuntimeError (no such column) at preflight.py:", "please report it"):
         assert words in report.unlooked[0]
     assert str(report).startswith("Not looked at: broken-rule")
     assert "Not looked at" in report.html()

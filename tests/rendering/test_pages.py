@@ -53,6 +53,7 @@ def checks(word):
         "title": word,
         "passed": False,
         "counts": word,
+        "unlooked": (word, word),
         "findings": (finding, finding),
         "figures": {word: word},
     }
@@ -228,8 +229,8 @@ from keras_practice.rendering import aligned
 assert "jinja2" not in sys.modules and "matplotlib" not in sys.modules
 from keras_practice.rendering import pages
 assert pages.templates.cache_info().currsize == 0
-pages.render("checks_report.html", title="", passed=True, counts="", findings=(), figures={})
-pages.render("checks_report.html", title="", passed=True, counts="", findings=(), figures={})
+pages.render("checks_report.html", title="", passed=True, counts="", unlooked=(), findings=(), figures={})
+pages.render("checks_report.html", title="", passed=True, counts="", unlooked=(), findings=(), figures={})
 assert pages.templates.cache_info().misses == 1
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
