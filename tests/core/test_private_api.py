@@ -20,6 +20,7 @@ from keras_practice.core.private_api.keras import (
     excludes_weights,
     fit_frame,
     learning_rate_schedule,
+    mask_of,
     move_to_front,
     restart_automatic_names,
     siblings,
@@ -268,3 +269,11 @@ def test_ray_takes_a_folder_and_has_a_place_to_be_silenced():
         assert worker.print_to_stdstream("a line") is None
         assert worker.print_to_stdstream is not printing
     assert worker.print_to_stdstream is printing
+
+
+def test_a_layer_leaves_its_mask_on_what_it_puts_out():
+    tokens = np.array([[3, 0], [1, 2]])
+    inputs = keras.Input((2,), dtype="int64")
+    model = keras.Model(inputs, keras.layers.Embedding(4, 2, mask_zero=True)(inputs))
+    np.testing.assert_array_equal(mask_of(model(tokens)), tokens != 0)
+    assert mask_of(keras.layers.Embedding(4, 2)(tokens)) is None
