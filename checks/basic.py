@@ -109,11 +109,7 @@ def initial_loss(
     if findings:
         return Report(tuple(findings))
     with looking.part("the first loss"):
-        try:
-            built(model, train.take(slice(0, 1)).fed)
-        except ForwardPassError as problem:
-            if not trains_itself(model):
-                raise problem.problem from problem
+        _build(model, train)
         with preserved(model):
             if trains_itself(model) and (model.loss is None or train.y is None):
                 if training.raised() is None:
@@ -265,11 +261,7 @@ def overfit_tiny(
     if report.findings:
         return report
     with looking.part("the training on a few samples"):
-        try:
-            built(model, train.take(slice(0, 1)).fed)
-        except ForwardPassError as problem:
-            if not trains_itself(model):
-                raise problem.problem from problem
+        _build(model, train)
         train = train.take(tiny_rows(model, train, task, fixed_batch(model) or n, seed))
         with preserved(model):
             learned = learn_by_heart(model, train, task, steps, budget)
@@ -307,6 +299,15 @@ def _beyond_tables(model: keras.Model, train: Samples) -> list[Finding]:
     """Lookups that raise, with which there is nothing else to be seen."""
     with lookups_kept_inside(model, train) as lookups:
         return [found for found in index_range(lookups, train) if found.severity == "error"]
+
+
+def _build(model: keras.Model, train: Samples) -> None:
+    """Makes a model's variables; one that trains by a step of its own need not be callable for that."""
+    try:
+        built(model, train.take(slice(0, 1)).fed)
+    except ForwardPassError as problem:
+        if not trains_itself(model):
+            raise problem.problem from problem
 
 
 def _data_loss(model: keras.Model, train: Samples, heads: tuple[Head, ...], outputs: Any) -> float:

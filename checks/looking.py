@@ -47,14 +47,21 @@ class Looking:
         """Says that a part was left out on purpose."""
         self.unlooked.append(f"{part}: {reason}")
 
-    def conclude(self, theirs: Exception | None) -> None:
+    def conclude(self, theirs: Exception | None, *, ran: bool = True) -> None:
         """Says what failed by our own fault.
 
         Args:
             theirs: What the model itself raises; parts that failed of the same are explained by it.
+            ran: Whether the model's own step could be run; if not, it is not known whose fault
+                anything is. Defaults to `True`.
         """
         for part, problem in self.problems.items():
-            if theirs is None:
+            if not ran:
+                self.unlooked.append(
+                    f"{part}: {first_line(problem)}{_where(problem)}. The model's own step could not be run "
+                    "beside it, so that it is not known whose fault it is."
+                )
+            elif theirs is None:
                 self.unlooked.append(f"{part}: {_ours(problem)}")
             elif _what(problem) != _what(theirs):
                 self.unlooked.append(
@@ -76,11 +83,15 @@ def _what(problem: Exception) -> str:
     return " ".join(_OF_TENSORFLOW.sub("", first_line(problem)).split())
 
 
-def _ours(problem: Exception) -> str:
+def _where(problem: Exception) -> str:
+    """The innermost place in these checks that a problem went through."""
     frames = traceback.extract_tb(problem.__traceback__)
     inside = [frame for frame in frames if _ROOM in Path(frame.filename).resolve().parents] or frames
-    where = f" at {Path(inside[-1].filename).name}:{inside[-1].lineno}" if inside else ""
+    return f" at {Path(inside[-1].filename).name}:{inside[-1].lineno}" if inside else ""
+
+
+def _ours(problem: Exception) -> str:
     return (
-        f"{first_line(problem)}{where}. The model's own step does not raise this, so that it is a fault of "
-        "keras-practice and says nothing about your program; please report it with this line."
+        f"{first_line(problem)}{_where(problem)}. The model's own step does not raise this, so that it is a "
+        "fault of keras-practice and says nothing about your program; please report it with this line."
     )

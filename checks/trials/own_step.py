@@ -119,26 +119,26 @@ class OwnTraining:
 
 def plain_step_findings(training: OwnTraining, looking: Looking) -> list[Finding]:
     """Whose fault it is that parts failed: the model's, if its own plain step raises, else ours."""
-    theirs = None
+    theirs, ran = None, False
     with looking.part("a plain step"):
-        theirs = training.raised()
-    looking.conclude(theirs)
+        theirs, ran = training.raised(), True
+    looking.conclude(theirs, ran=ran)
     return [] if theirs is None else [raises(training.model, theirs)]
 
 
 def own_step_findings(training: OwnTraining, budget: Budget, looking: Looking) -> list[Finding]:
     """Trains a model by its own step for a moment: `raises`, `loss-stuck`, `loss-diverges`, rates."""
     found: list[Finding] = []
-    theirs = None
+    theirs, ran = None, False
     with looking.part("train_step"):
         try:
-            theirs = training.raised()
+            theirs, ran = training.raised(), True
         except CannotLendError as problem:
             looking.leave_out("train_step", f"it was not run, since {problem}")
         else:
             if theirs is None:
                 found += _trained(training, budget, looking)
-    looking.conclude(theirs)
+    looking.conclude(theirs, ran=ran)
     return found if theirs is None else [raises(training.model, theirs)]
 
 

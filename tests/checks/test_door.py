@@ -13,6 +13,8 @@ from keras import layers, ops
 
 from keras_practice import checks
 from keras_practice.checks.__main__ import main
+from keras_practice.checks.trials.lent_optimizers import CannotLendError
+from keras_practice.checks.trials.own_step import OwnTraining
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(160, 6)).astype("float32")
@@ -498,3 +500,20 @@ def test_a_budget_is_a_budget():
     assert time.monotonic() - begin < 4.5  # Building and tracing included, on a busy machine.
     assert report.passed is None
     assert "there was no time for it; give more with budget_s" in report.unlooked[0]
+
+
+def test_where_the_models_own_step_cannot_be_run_nobody_is_blamed(monkeypatch):
+    def broken_rule(context):
+        raise RuntimeError("no such column")
+
+    def cannot(self):
+        raise CannotLendError("an optimiser cannot be copied.")
+
+    module = sys.modules[checks.preflight.__module__]
+    monkeypatch.setattr(module, "RULES", (broken_rule, *module.RULES))
+    monkeypatch.setattr(OwnTraining, "raised", cannot)
+    report = checks.preflight(net(), X, Y, run=False)
+    assert report.passed is None
+    assert any("broken-rule" in line for line in report.unlooked)
+    assert all("it is not known whose fault it is" in line for line in report.unlooked)
+    assert not any("fault of keras-practice" in line for line in report.unlooked)
